@@ -1,0 +1,145 @@
+"""The vocabulary: what a span is to every analysis, and the one handle through which analyses read spans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple, Protocol
+
+
+class Kind(IntEnum):
+    """Span kinds by their OTLP numbers (opentelemetry/proto/trace/v1/trace.proto, Span.SpanKind)."""
+
+    UNSPECIFIED = 0
+    INTERNAL = 1
+    SERVER = 2
+    CLIENT = 3
+    PRODUCER = 4
+    CONSUMER = 5
+
+
+class Status(IntEnum):
+    """Status codes by their OTLP numbers (trace.proto, Status.StatusCode)."""
+
+    UNSET = 0
+    OK = 1
+    ERROR = 2
+
+
+class Span(NamedTuple):
+    """One span as analyses of whole traces see it: a field is a column of the store's `spans` view, in this order."""
+
+    trace_id: str
+    """32 lower-case hex digits."""
+    span_id: int
+    parent_span_id: int
+    """0 where the span has no parent."""
+    parent_origin: str
+    """One of `analysis.semantics.ParentOrigin`: whether the parent is in the same process, remote, or not said."""
+    kind: int
+    service: str
+    instance: str
+    """Key of the process: service.instance.id, else host and pid, else empty."""
+    host: str
+    """host.id or host.name of the resource, else empty: clock skew is estimated between hosts only."""
+    scope_name: str
+    name: str
+    endpoint: str
+    """Method and route, else the span's name."""
+    operation_class: str
+    """One of `analysis.semantics.OperationClass`."""
+    operation: str
+    """Operation key: normalised statement, method with URL template, RPC method, destination, else the name."""
+    peer: str
+    """Address and port, database, or destination that a client span talks to, else empty."""
+    start_ns: int
+    """Nanoseconds since the epoch."""
+    duration_ns: int
+    """Never negative."""
+    status: int
+    outcome: str
+    """One of `analysis.semantics.Outcome`."""
+    error_type: str
+    http_status: int
+    """HTTP response status code, 0 where there is none."""
+    attempt: int
+    """Ordinal of the attempt where instrumentation says it (1 is the first), 0 where it does not."""
+    ready_ns: int
+    """When queued work became due (arq score, Celery eta, x-request-start), 0 where nothing says it."""
+    message_id: str
+    """Message or job id, the same for every delivery and retry of one job, else empty."""
+    target_hash: int
+    """Hash of the literal statement or URL, 0 where none is recorded: tells identical calls from similar ones."""
+    request_class: str
+    """One of `analysis.semantics.RequestClass`."""
+    span_hash: int
+    """Hash of the whole content: exact repeats of a span share it."""
+
+    @property
+    def end_ns(self) -> int:
+        return self.start_ns + self.duration_ns
+
+    @property
+    def failed(self) -> bool:
+        return self.outcome != "ok"
+
+
+SPAN_COLUMNS = ", ".join(
+    "replace(trace_id::varchar, '-', '') as trace_id" if name == "trace_id" else name for name in Span._fields
+)
+"""The select list that makes a row of the `spans` view a `Span`."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A half-open span of time in nanoseconds since the epoch: requests that start in it are looked at."""
+
+    start_ns: int
+    end_ns: int
+
+    @property
+    def duration_ns(self) -> int:
+        return self.end_ns - self.start_ns
+
+
+class Spans(Protocol):
+    """Read access to one dataset in one time window, given to analyses instead of a database connection.
+
+    Relations that a query may name, all cut to the dataset:
+    `spans` starts inside the window; `requests` is the subset of `spans` that are requests (entry spans);
+    `trace_spans` has every span of the dataset whatever its time, for completing traces;
+    `span_events(trace_id, span_id, span_hash, time_ns, name, attributes)`;
+    `span_links(trace_id, span_id, span_hash, linked_trace_id, linked_span_id, attributes)`.
+    `spans`, `requests` and `trace_spans` have the fields of `Span` (trace_id as UUID) and
+    `resource_id, scope_id, status_message, service_version, attributes`.
+    """
+
+    @property
+    def window(self) -> Window: ...
+
+    def rows(self, sql: str, **parameters: object) -> list[tuple[Any, ...]]:
+        """All rows of one select; values only as `$name`. Raises `analysis.errors.QueryInterrupted` on a deadline."""
+        ...
+
+    def quantile(self, column: str, q: float) -> str:
+        """The engine's words for the exact interpolated quantile of a column, for use inside a select list."""
+        ...
+
+
+def load_traces(spans: Spans, trace_ids: Sequence[str]) -> dict[str, list[Span]]:
+    """All spans of the given traces (32 hex digits each), whatever their time, in start order."""
+    traces: dict[str, list[Span]] = {trace_id: [] for trace_id in trace_ids}
+    if not traces:
+        return traces
+    rows = spans.rows(
+        f"""
+        select {SPAN_COLUMNS} from trace_spans
+        where trace_id in (select unnest($trace_ids)::uuid)
+        order by trace_spans.trace_id, start_ns, span_id, span_hash
+        """,  # noqa: S608 - a constant select list
+        trace_ids=list(traces),
+    )
+    for row in rows:
+        traces[row[0]].append(Span._make(row))
+    return traces
