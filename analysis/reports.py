@@ -1,0 +1,425 @@
+"""What analyses answer: frozen dataclasses that pages, the API and commands show. Durations are nanoseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analysis.ledger import Category, Slice
+from analysis.quantiles import Quantile
+
+
+@dataclass(frozen=True)
+class EndpointRow:
+    """One endpoint's requests in the window."""
+
+    service: str
+    endpoint: str
+    count: int
+    errors: int
+    rate_per_s: float
+    total_ns: int
+    p50: Quantile
+    p95: Quantile
+    p99: Quantile
+    p999: Quantile
+    sparkline: tuple[int, ...]
+    """p95 (or the maximum where too few) per equal part of the window, 0 where there was no request; 24 parts."""
+    wait_share: float | None
+    """Share of sampled critical-path time that is waiting, likewise waste; None where no trace was sampled."""
+    waste_share: float | None
+    work_share: float | None
+
+    @property
+    def error_share(self) -> float:
+        return self.errors / self.count if self.count else 0.0
+
+
+@dataclass(frozen=True)
+class ServiceEdge:
+    """Caller to callee over remote parent links, or from a service to a database, cache or broker."""
+
+    caller: str
+    callee: str
+    calls: int
+    errors: int
+    total_ns: int
+    p95_ns: int
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Answers: is it slow, where, why, what first."""
+
+    request_count: int
+    span_count: int
+    trace_count: int
+    error_count: int
+    endpoints: tuple[EndpointRow, ...]
+    """By total time, largest first; drivers, worker polling and websockets are not ranked."""
+    edges: tuple[ServiceEdge, ...]
+    left_out: tuple[tuple[str, int], ...]
+    """What is not ranked and how many: ('calls by drivers outside the system', 12), ('worker polling', 133) …"""
+    notes: tuple[str, ...]
+    """Data quality: missing parents, lost services, times in the future …"""
+
+
+@dataclass(frozen=True)
+class LatencySeries:
+    """Latency over time: equal buckets; a quantile is None where the bucket holds too few requests for it."""
+
+    bucket_ns: int
+    start_ns: tuple[int, ...]
+    count: tuple[int, ...]
+    errors: tuple[int, ...]
+    p50_ns: tuple[int | None, ...]
+    p95_ns: tuple[int | None, ...]
+    p99_ns: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Requests by time bucket and duration bucket; duration buckets grow by a constant factor."""
+
+    bucket_ns: int
+    start_ns: tuple[int, ...]
+    edges_ns: tuple[int, ...]
+    """Lower edges of the duration buckets, then the upper edge of the last."""
+    counts: tuple[tuple[int, ...], ...]
+    """counts[duration bucket][time bucket]."""
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One label of one category: mean time a request spends there, body against tail."""
+
+    category: Category
+    label: str
+    body_mean_ns: int
+    tail_mean_ns: int
+    difference_low_ns: int
+    difference_high_ns: int
+    """95 % bootstrap interval of tail minus body."""
+    trace_ids: tuple[str, ...]
+    """Tail traces that spend most there, at most 5."""
+
+    @property
+    def difference_ns(self) -> int:
+        return self.tail_mean_ns - self.body_mean_ns
+
+
+@dataclass(frozen=True)
+class Exemplar:
+    """A request worth opening."""
+
+    label: str
+    """`p50`, `p95`, `p99`, `slowest`, `error` …"""
+    trace_id: str
+    span_id: int
+    start_ns: int
+    duration_ns: int
+    failed: bool
+
+
+@dataclass(frozen=True)
+class EndpointReport:
+    """Why the tail of one endpoint is slow."""
+
+    row: EndpointRow
+    sentence: str
+    """What the slow requests do that the normal ones do not, built from the numbers."""
+    tail_quantile: float
+    """0.99, or 0.95 where there are too few requests; the tail cohort is at or above it."""
+    tail_from_ns: int
+    body_low_ns: int
+    body_high_ns: int
+    """The p40 to p60 range that makes the body cohort."""
+    sampled_tail: int
+    sampled_body: int
+    series: LatencySeries
+    heat_map: HeatMap
+    ledger: tuple[LedgerRow, ...]
+    """By difference, largest first; category totals are `category_rows`."""
+    category_rows: tuple[LedgerRow, ...]
+    exemplars: tuple[Exemplar, ...]
+    trust: tuple[str, ...]
+    """How far to trust it: how many of how many were looked at, missing spans, too few requests …"""
+
+
+@dataclass(frozen=True)
+class QueueRow:
+    """One place where requests wait."""
+
+    kind: str
+    """`queue` (broker or task queue), `pool` (connection pool checkout) or `front` (in front of the application)."""
+    name: str
+    service: str
+    """Who waits: the consuming service, or the one that checks connections out."""
+    confidence: str
+    """`measured`, `derived` or `inferred`."""
+    count: int
+    waited: int
+    """How many waited noticeably (above 1 ms)."""
+    p50: Quantile
+    p95: Quantile
+    p99: Quantile
+    max_ns: int
+    total_ns: int
+    timeouts: int
+    """Checkouts that gave up."""
+    service_p50_ns: int
+    """Median time the work itself took once it began, 0 where unknown."""
+    payers: tuple[tuple[str, str, int, int], ...]
+    """(service, endpoint, requests, waited ns) of the requests that pay, most first, at most 8."""
+    bucket_ns: int
+    start_ns: tuple[int, ...]
+    arrivals: tuple[int, ...]
+    wait_p95_ns: tuple[int | None, ...]
+    trace_ids: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class QueuesReport:
+    """All waits, most total time first."""
+
+    rows: tuple[QueueRow, ...]
+    never_run: tuple[tuple[str, str, int], ...]
+    """(service, message name, count) published in the window without any consumer span."""
+    notes: tuple[str, ...]
+    """What spans cannot tell, with the instrumentation that would."""
+
+
+@dataclass(frozen=True)
+class AttemptOutcome:
+    """What became of the k-th attempts."""
+
+    ordinal: int
+    attempts: int
+    succeeded: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class RetryEdge:
+    """Retries of one operation by one caller."""
+
+    caller: str
+    callee: str
+    operation: str
+    kind: str
+    """`visible` (sibling attempts), `hidden` (several server spans under one client span) or `job` (task retried)."""
+    calls: int
+    """Logical calls, retried or not."""
+    retried_calls: int
+    attempts: int
+    recovered: int
+    exhausted: int
+    wasted_ns: int
+    """Time of failed attempts."""
+    backoff_ns: int
+    by_attempt: tuple[AttemptOutcome, ...]
+    errors: tuple[tuple[str, int], ...]
+    """What failed attempts ended with, most first."""
+    backoff_gaps_ns: tuple[tuple[int, ...], ...]
+    """backoff_gaps_ns[k]: gaps after the k-th attempt, at most 200 each."""
+    backoff_shape: str
+    """`none`, `constant`, `growing`, `jittered` or `unknown` (too few)."""
+    endpoints: tuple[tuple[str, str, int], ...]
+    """(service, endpoint, retried calls) that pay, most first, at most 8."""
+    trace_ids: tuple[str, ...]
+
+    @property
+    def amplification(self) -> float:
+        return self.attempts / self.calls if self.calls else 1.0
+
+
+@dataclass(frozen=True)
+class RetriesReport:
+    """What retries cost, edge by edge, most wasted time first."""
+
+    edges: tuple[RetryEdge, ...]
+    examined_traces: int
+    total_traces: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a fix should bring to one endpoint: every sampled trace re-timed, then the quantiles taken again."""
+
+    service: str
+    endpoint: str
+    p50_before_ns: int
+    p50_after_ns: int
+    p99_before_ns: int
+    p99_after_ns: int
+    p99_saved_low_ns: int
+    p99_saved_high_ns: int
+    """95 % bootstrap interval of the saving at the quantile named by `quantile`."""
+    quantile: float
+    """0.99, or lower where there are too few requests."""
+    request_seconds_per_day: float
+    is_floor: bool
+    """True where waits would shrink too: the real gain is at least this."""
+
+    @property
+    def p99_saved_ns(self) -> int:
+        return self.p99_before_ns - self.p99_after_ns
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One place to look: a trace, the spans at fault, and what they show."""
+
+    trace_id: str
+    span_ids: tuple[int, ...]
+    note: str
+
+
+@dataclass(frozen=True)
+class Fix:
+    """What to change."""
+
+    title: str
+    """Imperative."""
+    steps: tuple[str, ...]
+    before: str
+    after: str
+    """Python for the libraries that the spans name; empty where no snippet fits."""
+    language: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One place where a detector fired."""
+
+    detector: str
+    fingerprint: str
+    title: str
+    service: str
+    endpoint: str
+    operation: str
+    message: str
+    occurrences: int
+    affected_requests: int
+    sampled_requests: int
+    tail_share: float
+    body_share: float
+    """Share of the endpoint's sampled tail and body requests that show it."""
+    confidence: str
+    """`high`, `medium` or `low`."""
+    confidence_reason: str
+    gain: Gain | None
+    evidence: tuple[Evidence, ...]
+    fix: Fix
+
+
+@dataclass(frozen=True)
+class FixesReport:
+    """Findings, most gain at the tail first."""
+
+    findings: tuple[Finding, ...]
+    failed_detectors: tuple[tuple[str, str], ...]
+    """(detector, what went wrong): one failing detector is reported, not fatal."""
+    examined_requests: int
+    total_requests: int
+
+
+@dataclass(frozen=True)
+class TraceSpanRow:
+    """One span as the waterfall draws it, depth first."""
+
+    span_id: int
+    parent_span_id: int
+    depth: int
+    service: str
+    name: str
+    kind: int
+    category: Category
+    start_ns: int
+    """Corrected start; `raw_start_ns` is what the sender said."""
+    raw_start_ns: int
+    duration_ns: int
+    self_ns: int
+    critical: tuple[tuple[int, int], ...]
+    """(start, end) parts of the critical path that belong to this span."""
+    critical_ns: int
+    failed: bool
+    outcome: str
+    error_type: str
+    status_message: str
+    attempt: int
+    """1, 2, … where the span is one of several attempts, else 0."""
+    operation: str
+    peer: str
+    scope_name: str
+    notes: tuple[str, ...]
+    """Corrections with their reason: skew, clipped, parent not received, in a cycle, continues after the response …"""
+    child_count: int
+
+
+@dataclass(frozen=True)
+class SpanDetail:
+    """Everything the sender said about one span."""
+
+    span_id: int
+    attributes: str
+    """JSON text."""
+    resource: str
+    scope_name: str
+    scope_version: str
+    events: tuple[tuple[int, str, str], ...]
+    """(time_ns, name, attributes as JSON text)."""
+    links: tuple[tuple[str, int, str], ...]
+    """(trace id, span id, attributes as JSON text)."""
+    trace_state: str
+    flags: int
+    dropped_attributes_count: int
+    dropped_events_count: int
+    dropped_links_count: int
+
+
+@dataclass(frozen=True)
+class TraceReport:
+    """One trace as a waterfall."""
+
+    trace_id: str
+    start_ns: int
+    duration_ns: int
+    root_service: str
+    root_endpoint: str
+    services: tuple[str, ...]
+    span_count: int
+    error_count: int
+    rows: tuple[TraceSpanRow, ...]
+    """At most the asked number; `span_count` says how many there are."""
+    slices: tuple[Slice, ...]
+    """The ledger of the root request."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TraceListRow:
+    """One request in the list of traces."""
+
+    trace_id: str
+    span_id: int
+    service: str
+    endpoint: str
+    start_ns: int
+    duration_ns: int
+    outcome: str
+    error_type: str
+    http_status: int
+    span_count: int
+
+
+@dataclass(frozen=True)
+class TraceList:
+    """Requests that match filters, in the asked order, one page of them."""
+
+    rows: tuple[TraceListRow, ...]
+    matched: int
+    services: tuple[str, ...]
+    endpoints: tuple[tuple[str, str], ...]
+    """(service, endpoint) in the window, for the filter form."""
