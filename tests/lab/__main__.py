@@ -49,7 +49,13 @@ def _run(chosen: argparse.Namespace) -> dict[str, object]:
         load = lab.drive(seconds=chosen.seconds, rate=chosen.rate)
         jobs_left = lab.wait_for_worker(WORKER_DRAIN_S)
         truth = lab.stop()
-    return {"fault": chosen.fault, "load": load.to_dict(), "jobs_left": jobs_left, "truth": truth}
+    return {
+        "fault": chosen.fault,
+        "load": load.to_dict(),
+        "warm_up": lab.warm_up,
+        "jobs_left": jobs_left,
+        "truth": truth,
+    }
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.lab.faults import parse_faults
-from tests.lab.load import MIX, LoadReport, Phase, Share, drive
+from tests.lab.load import MIX, LoadReport, Phase, Share, drive, warm_up
 from tests.lab.processes import ProcessGroup
 from tests.lab.servers import Servers, ServerUnavailable, accepts, free_port
 
@@ -30,6 +30,7 @@ class Lab:
 
     `fault` is a comma-separated list (see faults.py). `endpoint` is OTEL_EXPORTER_OTLP_ENDPOINT, without a path.
     `semconv` is OTEL_SEMCONV_STABILITY_OPT_IN: empty for the old attribute names, "http,database" for the new ones.
+    `lean` leaves out the spans of ASGI messages and of the database driver below SQLAlchemy (the same queries again).
     `servers` lends running servers to several labs. Raises ServerUnavailable or ProcessFailed at entry.
     """
 
@@ -40,6 +41,7 @@ class Lab:
         fault: str = "healthy",
         protocol: str = "http/protobuf",
         semconv: str = "",
+        lean: bool = False,
         servers: Servers | None = None,
     ) -> None:
         if protocol not in PROTOCOLS:
@@ -49,16 +51,18 @@ class Lab:
         self._endpoint = endpoint
         self._protocol = protocol
         self._semconv = semconv
+        self._lean = lean
         self._lent_servers = servers
         self._truth: dict[str, Any] | None = None
 
     def __enter__(self) -> Self:
-        """Start everything and wait until it answers."""
+        """Start everything, wait until it answers, and send each endpoint its first requests, which are slow."""
         self.servers = self._lent_servers or Servers().__enter__()
         self._scratch = Path(tempfile.mkdtemp(prefix="lab-"))
         self._processes = ProcessGroup(self._scratch)
         try:
             self._start_services()
+            self.warm_up = warm_up(self.gateway_url)
         except BaseException:
             self.close()
             raise
@@ -124,6 +128,7 @@ class Lab:
             "LAB_PAYMENTS_URL": f"http://127.0.0.1:{ports['payments']}",
             "LAB_DATABASE_URL": self.servers.database_url,
             "LAB_REDIS_URL": self.servers.redis_url,
+            "LAB_LEAN": "1" if self._lean else "",
         }
         for name in WEB_SERVICES:
             uvicorn = ["uvicorn", "--host", "127.0.0.1", "--port", str(ports[name]), "--no-access-log"]
@@ -162,9 +167,10 @@ class Lab:
         }
         if not is_json:
             settings["OTEL_EXPORTER_OTLP_PROTOCOL"] = self._protocol
-        if name == "worker":
-            # Celery polls its broker several times a second; each poll would be a trace of its own.
-            settings["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"] = "redis"
+        # Celery polls its broker several times a second; each poll would be a trace of its own.
+        disabled = ["redis"] if name == "worker" else []
+        disabled += ["asyncpg", "fastapi"] if self._lean else []
+        settings["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"] = ",".join(disabled)
         return settings
 
     def _queued_jobs(self) -> int:

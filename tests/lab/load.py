@@ -15,7 +15,7 @@ REQUEST_TIMEOUT_S = 15.0
 
 
 class Phase(NamedTuple):
-    """A stretch of constant arrivals."""
+    """A stretch of time with a constant rate of arrivals."""
 
     seconds: float
     rate_per_s: float
@@ -37,12 +37,12 @@ class Share:
 
 
 MIX = (
-    Share(0.34, "GET", "/checkout/{id}", 1000),
-    Share(0.20, "GET", "/catalog?page={id}", 20),
-    Share(0.14, "GET", "/orders/{id}", 3000),
-    Share(0.12, "GET", "/dashboard/{id}", 200),
+    Share(0.30, "GET", "/checkout/{id}", 1000),
+    Share(0.28, "GET", "/catalog?page={id}", 20),
+    Share(0.13, "GET", "/orders/{id}", 3000),
+    Share(0.10, "GET", "/dashboard/{id}", 200),
     Share(0.10, "GET", "/orders?customer_id={id}", 200),
-    Share(0.10, "POST", "/orders?cart_id={id}", 1000),
+    Share(0.09, "POST", "/orders?cart_id={id}", 1000),
 )
 
 
@@ -74,9 +74,22 @@ class LoadReport:
         return asdict(self)
 
 
+def warm_up(base_url: str, mix: Sequence[Share] = MIX) -> int:
+    """Send each endpoint two requests, one by one; return how many. Raises httpx.HTTPError where nothing answers."""
+    with httpx.Client(base_url=base_url, timeout=REQUEST_TIMEOUT_S) as client:
+        for share in (*mix, *mix):
+            client.request(share.method, share.path.replace("{id}", "1"))
+    return 2 * len(mix)
+
+
 def drive(base_url: str, phases: Sequence[Phase], mix: Sequence[Share] = MIX, seed: int = 1) -> LoadReport:
     """Send the phases one after another and wait for every answer."""
     return asyncio.run(_drive(base_url, phases, mix, random.Random(seed)))
+
+
+def arrivals(phase: Phase, chance: random.Random) -> list[float]:
+    """Draw the arrivals of a phase, in seconds from its start: independent users, their number fixed."""
+    return sorted(chance.uniform(0.0, phase.seconds) for _ in range(round(phase.seconds * phase.rate_per_s)))
 
 
 async def _drive(base_url: str, phases: Sequence[Phase], mix: Sequence[Share], chance: random.Random) -> LoadReport:
@@ -98,14 +111,13 @@ async def _drive(base_url: str, phases: Sequence[Phase], mix: Sequence[Share], c
             statuses[share.endpoint][status] += 1
 
         running: set[asyncio.Task[None]] = set()
-        due = time.perf_counter()
+        phase_start = time.perf_counter()
         for phase in phases:
-            for _ in range(round(phase.seconds * phase.rate_per_s)):
-                delay = due - time.perf_counter()
+            for arrival_s in arrivals(phase, chance):
+                delay = phase_start + arrival_s - time.perf_counter()
                 if delay > 0:
                     await asyncio.sleep(delay)
                 latest_start_s = max(latest_start_s, -delay)
-                due += 1 / phase.rate_per_s
                 if len(running) >= MAX_IN_FLIGHT:
                     not_sent += 1
                     continue
@@ -113,6 +125,7 @@ async def _drive(base_url: str, phases: Sequence[Phase], mix: Sequence[Share], c
                 task = asyncio.create_task(send(share))
                 running.add(task)
                 task.add_done_callback(running.discard)
+            phase_start += phase.seconds
         if running:
             await asyncio.wait(running, timeout=REQUEST_TIMEOUT_S * 2)
     endpoints = tuple(_summary(name, durations_ms[name], statuses[name]) for name in sorted(durations_ms))

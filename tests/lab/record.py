@@ -25,7 +25,8 @@ def record(out: Path, fault: str, minutes: float) -> dict[str, object]:
     """
     cycles = max(1, round(minutes * 60 / CYCLE_S))
     with Capture() as capture:
-        with Lab(endpoint=capture.endpoint("http/protobuf"), fault=fault) as lab:
+        with Lab(endpoint=capture.endpoint("http/protobuf"), fault=fault, lean=True) as lab:
+            warm_up = lab.warm_up
             load = lab.drive_phases(CYCLE * cycles)
             jobs_left = lab.wait_for_worker(WORKER_DRAIN_S)
             truth = lab.stop()
@@ -41,6 +42,7 @@ def record(out: Path, fault: str, minutes: float) -> dict[str, object]:
         "spans": len(spans),
         "requests_by_endpoint": _entries(spans),
         "spans_by_scope": dict(Counter(f"{span.service} {span.scope.rpartition('.')[2]}" for span in spans)),
+        "warm_up": warm_up,
         "load": load.to_dict(),
         "jobs_left": jobs_left,
         "truth": truth,

@@ -1,1 +1,1 @@
-"""The shop's services: ordinary code without a line of tracing; `opentelemetry-instrument` adds it from outside."""
+"""The shop's services: ordinary code without a span of its own; `opentelemetry-instrument` adds them all."""

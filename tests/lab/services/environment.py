@@ -12,6 +12,7 @@ PAYMENTS_URL = os.environ.get("LAB_PAYMENTS_URL", "")
 DATABASE_URL = os.environ.get("LAB_DATABASE_URL", "")
 REDIS_URL = os.environ.get("LAB_REDIS_URL", "")
 SCRATCH = os.environ.get("LAB_SCRATCH", "")
+LEAN = os.environ.get("LAB_LEAN", "") == "1"
 
 
 def has(fault: Fault) -> bool:

@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from tests.lab.faults import Fault
 from tests.lab.services import truth
 from tests.lab.services.environment import ORDERS_URL, PAYMENTS_URL, REDIS_URL, has
+from tests.lab.services.web import new_app
 
 MAX_ATTEMPTS = 3
 CATALOG_TTL_S = 5
@@ -34,7 +35,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     truth.write()
 
 
-app = FastAPI(lifespan=lifespan)
+app = new_app(lifespan)
 
 
 async def fetch(client: httpx.AsyncClient, path: str) -> Any:

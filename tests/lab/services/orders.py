@@ -15,9 +15,10 @@ from tests.lab.faults import Fault
 from tests.lab.services import truth
 from tests.lab.services.database import POOL_SIZE, Cart, CartItem, Order, OrderLine, Product, engine, sessions
 from tests.lab.services.environment import has, jitter_s
+from tests.lab.services.web import new_app
 from tests.lab.services.worker import send_receipt
 
-HISTORY_LENGTH = 15
+HISTORY_LENGTH = 20
 
 
 @asynccontextmanager
@@ -30,7 +31,7 @@ async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     truth.write()
 
 
-app = FastAPI(lifespan=lifespan)
+app = new_app(lifespan)
 
 
 async def open_session() -> AsyncIterator[AsyncSession]:

@@ -11,6 +11,7 @@ from fastapi import FastAPI, HTTPException
 from tests.lab.faults import Fault
 from tests.lab.services import truth
 from tests.lab.services.environment import has, jitter_s
+from tests.lab.services.web import new_app
 
 FAILING_SHARE = 0.08
 BLOCKING_EVERY = 12
@@ -24,7 +25,7 @@ async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     truth.write()
 
 
-app = FastAPI(lifespan=lifespan)
+app = new_app(lifespan)
 
 
 @app.get("/quotes/{cart_id}")

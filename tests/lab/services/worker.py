@@ -11,6 +11,7 @@ from tests.lab.faults import Fault
 from tests.lab.services import truth
 from tests.lab.services.environment import ORDERS_URL, REDIS_URL, SCRATCH, has, jitter_s
 
+orders = httpx.Client(base_url=ORDERS_URL, timeout=10.0)
 shop = Celery("shop", broker=REDIS_URL)
 shop.conf.update(
     task_ignore_result=True,
@@ -26,7 +27,7 @@ def send_receipt(order_id: int, placed_at_s: float) -> None:
     """Mail the receipt of one order."""
     truth.counts["receipts"] += 1
     truth.observe("receipt_queue_wait", (time.time() - placed_at_s) * 1000)
-    httpx.get(f"{ORDERS_URL}/orders/{order_id}", timeout=10.0).raise_for_status()
+    orders.get(f"/orders/{order_id}").raise_for_status()
     time.sleep(jitter_s(300 if has(Fault.SLOW_CONSUMER) else 12))
 
 
