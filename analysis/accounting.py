@@ -1,0 +1,147 @@
+"""Books every section of a request's critical path under a category: the ledger that adds up to the nanosecond."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from analysis.attempts import attempt_groups
+from analysis.critical_path import Section, critical_path
+from analysis.ledger import Category, Ledger, Slice
+from analysis.semantics import OperationClass, ParentOrigin
+from analysis.span import Kind
+from analysis.trace import Node, Trace
+
+MAX_SPANS_A_SLICE = 50
+MAX_LABEL_LENGTH = 120
+_ORDER = {category: position for position, category in enumerate(Category)}
+
+
+class Booking(NamedTuple):
+    """A stretch of the critical path with its category."""
+
+    category: Category
+    label: str
+    start_ns: int
+    end_ns: int
+    node: Node
+
+    @property
+    def duration_ns(self) -> int:
+        return self.end_ns - self.start_ns
+
+
+def request_ledger(trace: Trace, root: Node) -> Ledger:
+    """The ledger of the request that begins at `root`, down through every service below it."""
+    return ledger_of(root, bookings(trace, root))
+
+
+def ledger_of(root: Node, booked: Sequence[Booking]) -> Ledger:
+    """Bookings summed by category and label."""
+    totals: dict[tuple[Category, str], int] = defaultdict(int)
+    spans: dict[tuple[Category, str], dict[int, None]] = defaultdict(dict)
+    for booking in booked:
+        key = (booking.category, booking.label)
+        totals[key] += booking.duration_ns
+        if len(spans[key]) < MAX_SPANS_A_SLICE:
+            spans[key][booking.node.span.span_id] = None
+    slices = [Slice(key[0], key[1], total, tuple(spans[key])) for key, total in totals.items()]
+    slices.sort(key=lambda part: (_ORDER[part.category], -part.duration_ns, part.label))
+    return Ledger(root.span.trace_id, root.span.span_id, root.duration_ns, tuple(slices))
+
+
+def bookings(trace: Trace, root: Node) -> list[Booking]:
+    """The critical path of a request in time order, every nanosecond of it booked once."""
+    failed, backoffs = _attempts(root)
+    lost = _lost_spans(trace)
+    booked: list[Booking] = []
+    for section in critical_path(root):
+        waste = failed.get(id(section.node))
+        if waste is not None:
+            booked.append(Booking(Category.FAILED_ATTEMPTS, waste, section.start_ns, section.end_ns, section.node))
+            continue
+        booked.extend(_with_gaps(section, backoffs.get(id(section.node), ()), lost))
+    return booked
+
+
+def _attempts(root: Node) -> tuple[dict[int, str], dict[int, list[tuple[int, int, str]]]]:
+    """Nodes inside failed attempts with their label, and backoff gaps of the spans that own them."""
+    failed: dict[int, str] = {}
+    backoffs: dict[int, list[tuple[int, int, str]]] = {}
+    for node in root.walk():
+        if id(node) in failed or not node.children:
+            continue
+        for group in attempt_groups(node):
+            caller = node.span.service
+            label = f"{caller} → {group.callee}"
+            for attempt in group.failed:
+                for below in attempt.walk():
+                    failed[id(below)] = label
+            gaps = [(start, end, label) for start, end in group.gaps if end > start]
+            backoffs.setdefault(id(node), []).extend(gaps)
+    return failed, backoffs
+
+
+def _lost_spans(trace: Trace) -> dict[str, list[tuple[int, int]]]:
+    """By service: times of spans whose parent belongs to the same process and was not received."""
+    lost: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for root in trace.roots:
+        if root.span.parent_span_id and root.span.parent_origin == ParentOrigin.LOCAL:
+            lost[root.span.service].append((root.start_ns, root.end_ns))
+    return lost
+
+
+def _with_gaps(
+    section: Section, gaps: Sequence[tuple[int, int, str]], lost: dict[str, list[tuple[int, int]]]
+) -> Iterator[Booking]:
+    category, label = _category(section.node)
+    marks: list[tuple[int, int, Category, str]] = [(start, end, Category.BACKOFF, words) for start, end, words in gaps]
+    if category == Category.OWN_CODE:
+        marks.extend(
+            (start, end, Category.UNACCOUNTED, "the span that covers it was not received")
+            for start, end in lost.get(section.node.span.service, ())
+        )
+    cursor = section.start_ns
+    for start, end, marked, words in sorted(marks):
+        start, end = max(start, cursor), min(end, section.end_ns)
+        if end <= start:
+            continue
+        if start > cursor:
+            yield Booking(category, label, cursor, start, section.node)
+        yield Booking(marked, words, start, end, section.node)
+        cursor = end
+    if cursor < section.end_ns:
+        yield Booking(category, label, cursor, section.end_ns, section.node)
+
+
+def _category(node: Node) -> tuple[Category, str]:
+    """Category and label of the time in which the request waited for this span itself."""
+    span = node.span
+    match span.operation_class:
+        case OperationClass.DATABASE | OperationClass.DATABASE_SESSION:
+            return Category.DATABASE, _called(span.service, span.peer, span.operation)
+        case OperationClass.CACHE:
+            return Category.CACHE, _called(span.service, span.peer, span.operation)
+        case OperationClass.POOL:
+            if any(child.span.operation_class.startswith("database") for child in node.children):
+                return Category.DATABASE, f"{span.service} → {span.peer or 'database'}: opening a connection"
+            return Category.POOL, f"{span.service}: pool of {span.peer or 'database'}"
+        case OperationClass.PRODUCER:
+            return Category.MESSAGING, f"{span.service} → {span.peer or span.operation}"[:MAX_LABEL_LENGTH]
+        case OperationClass.HTTP | OperationClass.RPC if span.kind == Kind.CLIENT:
+            callee = next((child.span.service for child in node.children if child.is_entry), "")
+            if callee:
+                return Category.EDGE_GAP, f"{span.service} → {callee}"
+            return Category.REMOTE_CALL, _called(span.service, "", span.operation)
+        case _:
+            return Category.OWN_CODE, span.service
+
+
+def _called(service: str, peer: str, operation: str) -> str:
+    return (f"{service} → {peer}: {operation}" if peer else f"{service} → {operation}")[:MAX_LABEL_LENGTH]
+
+
+def node_category(node: Node) -> Category:
+    """The category that a span's own time belongs to: its colour in the waterfall."""
+    return _category(node)[0]
