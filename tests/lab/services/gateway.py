@@ -32,7 +32,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     ):
         app.state.orders, app.state.payments, app.state.cache = orders, payments, cache
         yield
-    truth.write()
 
 
 app = new_app(lifespan)

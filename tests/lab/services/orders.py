@@ -28,7 +28,6 @@ async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     await asyncio.gather(*(connection.close() for connection in connections))
     yield
     await engine.dispose()
-    truth.write()
 
 
 app = new_app(lifespan)

@@ -3,10 +3,9 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import nullcontext
 
-from fastapi import FastAPI, HTTPException
+from fastapi import HTTPException
 
 from tests.lab.faults import Fault
 from tests.lab.services import truth
@@ -18,14 +17,7 @@ BLOCKING_EVERY = 12
 BLOCKING_S = 0.25
 
 
-@asynccontextmanager
-async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    """Write the counts at the end."""
-    yield
-    truth.write()
-
-
-app = new_app(lifespan)
+app = new_app(nullcontext)
 
 
 @app.get("/quotes/{cart_id}")
