@@ -1,0 +1,165 @@
+"""Latency of endpoints: exact quantiles with intervals, the same over time, and as a heat map."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from analysis.grouped import bucket_size_ns, bucket_starts_ns, group_quantiles
+from analysis.reports import EndpointRow, HeatMap, LatencySeries
+from analysis.span import Spans
+
+SPARKLINE_PARTS = 24
+
+_REQUESTS = """
+    select service as first, endpoint as second, duration_ns as value_ns,
+           case when outcome = 'ok' then 0 else 1 end as failed
+    from requests
+    where request_class in ('request', 'candidate')
+"""
+
+_ENOUGH = {0.5: 1, 0.95: 20, 0.99: 100}
+"""Requests from which a bucket shows a quantile: one of them is expected beyond it."""
+
+
+def endpoint_rows(spans: Spans) -> list[EndpointRow]:
+    """All endpoints of the window by total time, largest first; drivers, polling and websockets are no endpoints."""
+    groups = group_quantiles(spans, _REQUESTS)
+    sparklines = _sparklines(spans)
+    seconds = max(spans.window.duration_ns, 1) / 1e9
+    empty = (0,) * SPARKLINE_PARTS
+    return [
+        EndpointRow(
+            service=service,
+            endpoint=endpoint,
+            count=group.count,
+            errors=group.failed,
+            rate_per_s=group.count / seconds,
+            total_ns=group.total_ns,
+            p50=group.quantiles[0],
+            p95=group.quantiles[1],
+            p99=group.quantiles[2],
+            p999=group.quantiles[3],
+            sparkline=sparklines.get((service, endpoint), empty),
+            wait_share=None,
+            waste_share=None,
+            work_share=None,
+        )
+        for (service, endpoint), group in groups.items()
+    ]
+
+
+def _sparklines(spans: Spans) -> Mapping[tuple[str, str], tuple[int, ...]]:
+    """p95 in each of 24 equal parts of the window, or the maximum where a part holds fewer than 20 requests."""
+    window = spans.window
+    part_ns = max(1, -(-window.duration_ns // SPARKLINE_PARTS))
+    rows = spans.rows(
+        f"""
+        select service, endpoint, floor((start_ns - $start_ns) / $part_ns) as part, count(*) as n,
+               {spans.quantile("duration_ns", 0.95)} as p95_ns, max(duration_ns) as max_ns
+        from requests
+        where request_class in ('request', 'candidate')
+        group by service, endpoint, part
+        order by service, endpoint, part
+        """,  # noqa: S608 - the engine's word for a quantile
+        start_ns=window.start_ns,
+        part_ns=part_ns,
+    )
+    lines: dict[tuple[str, str], list[int]] = {}
+    for service, endpoint, part, count, p95_ns, max_ns in rows:
+        line = lines.setdefault((service, endpoint), [0] * SPARKLINE_PARTS)
+        if 0 <= part < SPARKLINE_PARTS:
+            line[int(part)] = round(p95_ns) if count >= _ENOUGH[0.95] else int(max_ns)
+    return {key: tuple(line) for key, line in lines.items()}
+
+
+def latency_series(spans: Spans, service: str, endpoint: str, buckets: int = 60) -> LatencySeries:
+    """One endpoint's requests by time, in round, aligned buckets; empty buckets are in it with a count of 0."""
+    window = spans.window
+    bucket_ns = bucket_size_ns(window.duration_ns, buckets)
+    starts = bucket_starts_ns(window.start_ns, window.end_ns, bucket_ns)
+    qs = tuple(_ENOUGH)
+    rows = spans.rows(
+        f"""
+        select floor((start_ns - $first_ns) / $bucket_ns) as bucket, count(*) as n,
+               sum(case when outcome = 'ok' then 0 else 1 end) as errors,
+               {", ".join(spans.quantile("duration_ns", q) for q in qs)}
+        from requests
+        where service = $service and endpoint = $endpoint and request_class in ('request', 'candidate')
+        group by bucket
+        order by bucket
+        """,  # noqa: S608 - the engine's words for quantiles
+        first_ns=starts[0],
+        bucket_ns=bucket_ns,
+        service=service,
+        endpoint=endpoint,
+    )
+    counts, errors = [0] * len(starts), [0] * len(starts)
+    lines: list[list[int | None]] = [[None] * len(starts) for _ in qs]
+    for bucket, count, failed, *values in rows:
+        at = int(bucket)
+        counts[at], errors[at] = int(count), int(failed)
+        for line, q, value in zip(lines, qs, values, strict=True):
+            line[at] = round(value) if count >= _ENOUGH[q] else None
+    p50, p95, p99 = (tuple(line) for line in lines)
+    return LatencySeries(bucket_ns, starts, tuple(counts), tuple(errors), p50, p95, p99)
+
+
+def heat_map(spans: Spans, service: str, endpoint: str, buckets: int = 60, max_rows: int = 32) -> HeatMap:
+    """One endpoint's requests by time and duration.
+
+    Duration buckets grow by the fourth root of 2, or coarser: the exponent doubles until max_rows of them suffice.
+    """
+    window = spans.window
+    bucket_ns = bucket_size_ns(window.duration_ns, buckets)
+    starts = bucket_starts_ns(window.start_ns, window.end_ns, bucket_ns)
+    shortest, longest = spans.rows(
+        """
+        select coalesce(min(duration_ns), 0), coalesce(max(duration_ns), 0) from requests
+        where service = $service and endpoint = $endpoint and request_class in ('request', 'candidate')
+        order by 1, 2
+        """,
+        service=service,
+        endpoint=endpoint,
+    )[0]
+    edges = _edges(int(shortest), int(longest), max_rows)
+    rows = spans.rows(
+        """
+        select edge_index, floor((start_ns - $first_ns) / $bucket_ns) as bucket, count(*) as n
+        from requests
+        join (
+            select unnest($indexes) as edge_index, unnest($lows) as low_ns, unnest($highs) as high_ns
+        ) as edges on duration_ns >= low_ns and duration_ns < high_ns
+        where service = $service and endpoint = $endpoint and request_class in ('request', 'candidate')
+        group by edge_index, bucket
+        order by edge_index, bucket
+        """,
+        first_ns=starts[0],
+        bucket_ns=bucket_ns,
+        indexes=list(range(len(edges) - 1)),
+        lows=list(edges[:-1]),
+        highs=list(edges[1:]),
+        service=service,
+        endpoint=endpoint,
+    )
+    counts = [[0] * len(starts) for _ in edges[1:]]
+    for index, bucket, count in rows:
+        counts[index][int(bucket)] = int(count)
+    return HeatMap(bucket_ns, starts, edges, tuple(tuple(row) for row in counts))
+
+
+def _edges(shortest_ns: int, longest_ns: int, max_rows: int) -> tuple[int, ...]:
+    """Whole nanoseconds, strictly rising; the last is above the longest duration."""
+    low, high = max(shortest_ns, 1), max(longest_ns, 1)
+    exponent = 0.25
+    while True:
+        first = math.floor(math.log2(low) / exponent)
+        last = math.floor(math.log2(high) / exponent) + 1
+        edges = sorted({round(2 ** (step * exponent)) for step in range(first, last + 1)})
+        while edges[-1] <= high:
+            edges.append(round(edges[-1] * 2**exponent) + 1)
+        if edges[0] > shortest_ns:
+            edges[0] = shortest_ns
+        if len(edges) - 1 <= max_rows:
+            return tuple(edges)
+        exponent *= 2
