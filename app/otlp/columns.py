@@ -226,4 +226,4 @@ class Batch:
     def from_ipc(parts: list[bytes]) -> Batch:
         """The batch that `to_ipc` wrote."""
         tables = [pa.ipc.open_stream(part).read_all() for part in parts[:5]]
-        return Batch(*tables, tally=Tally.from_json(parts[5].decode()))
+        return Batch(*tables, Tally.from_json(parts[5].decode()))
