@@ -76,7 +76,7 @@ def trace_list(spans: Spans, wanted: TraceFilter, limit: int = 50, offset: int =
         )
     )
     return TraceList(
-        rows=tuple(TraceListRow(*row, sizes.get(row[0], 1)) for row in rows),
+        rows=tuple(TraceListRow(*(*row, sizes.get(row[0], 1))) for row in rows),
         matched=matched,
         services=tuple(dict.fromkeys(service for service, _ in endpoints)),
         endpoints=endpoints,

@@ -1,0 +1,169 @@
+"""Waits for a database connection: SQLAlchemy's `connect` spans, whose duration is waiting plus opening.
+
+Opening is told from waiting by three signs. A checkout with driver spans below it opens the first connection of its
+engine. A checkout that ends just after another request gave a connection back was handed that one. And a process
+opens no more connections than it ever uses at once: more hand-overs than that cannot be openings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import replace
+
+from analysis.reports import QueueRow
+from analysis.span import Spans
+from analysis.waits import Key, wait_rows
+
+# The event loop runs the waiter some milliseconds after the connection came back; 25 ms was the most seen under load.
+_HAND_OVER_NS = 25_000_000
+# Shorter hand-overs are scheduling noise of a busy loop.
+_WORTH_NS = 20_000_000
+
+_LIMIT = re.compile(r"QueuePool limit of size (\d+) overflow (-?\d+) reached, connection timed out, timeout ([\d.]+)")
+
+_CHECKOUTS = """
+    checkouts as (
+        select trace_id, span_id, parent_span_id, service, instance, peer, start_ns, duration_ns,
+               start_ns + duration_ns as end_ns, outcome, status_message,
+               lead(nullif(start_ns, -1)) over (
+                   partition by trace_id, parent_span_id, peer order by start_ns, span_id
+               ) as next_ns
+        from spans where operation_class = 'pool'
+    ),
+    setups as (
+        select distinct child.trace_id, child.parent_span_id as span_id
+        from spans as child
+        join checkouts on checkouts.trace_id = child.trace_id and checkouts.span_id = child.parent_span_id
+    ),
+    holds as (
+        select checkouts.trace_id, checkouts.span_id, max(used.start_ns + used.duration_ns) as release_ns
+        from checkouts
+        join spans as used
+          on used.trace_id = checkouts.trace_id and used.parent_span_id = checkouts.parent_span_id
+          and used.operation_class in ('database', 'database_session') and used.start_ns >= checkouts.end_ns
+          and used.start_ns < coalesce(nullif(checkouts.next_ns, 0), used.start_ns + 1)
+        where checkouts.outcome = 'ok'
+        group by checkouts.trace_id, checkouts.span_id
+    ),
+    held as (
+        select checkouts.*, coalesce(holds.release_ns, checkouts.end_ns) as release_ns,
+               case when setups.span_id is null then 0 else 1 end as opening
+        from checkouts
+        left join holds on holds.trace_id = checkouts.trace_id and holds.span_id = checkouts.span_id
+        left join setups on setups.trace_id = checkouts.trace_id and setups.span_id = checkouts.span_id
+    )
+"""
+
+_JUDGED = f"""
+    {_CHECKOUTS},
+    judged as (
+        select held.*,
+               case when held.opening = 1 then 'opening'
+                    when held.outcome = 'timeout' then 'timeout'
+                    when held.duration_ns <= 1000000 then 'free'
+                    when before.release_ns >= held.end_ns - {_HAND_OVER_NS}
+                     and (before.trace_id <> held.trace_id or before.parent_span_id <> held.parent_span_id)
+                    then 'handed'
+                    else 'opening' end as verdict
+        from held
+        asof left join (select * from held where release_ns > end_ns) as before
+          on before.service = held.service and before.instance = held.instance and before.peer = held.peer
+          and before.release_ns <= held.end_ns
+    ),
+    peaks as (
+        select service, instance, peer, max(in_use) as peak from (
+            select service, instance, peer, sum(step) over (
+                partition by service, instance, peer order by at_ns, step rows unbounded preceding
+            ) as in_use
+            from (
+                select service, instance, peer, end_ns as at_ns, 1 as step from held where outcome = 'ok'
+                union all
+                select service, instance, peer, release_ns as at_ns, -1 as step from held where outcome = 'ok'
+            ) as steps
+        ) as sweep
+        group by service, instance, peer
+    )
+"""  # noqa: S608 - texts of this package only
+
+_CROWDED = f"""
+    crowded as (
+        select judged.service, judged.instance, judged.peer, max(peaks.peak) as peak
+        from judged
+        left join peaks on peaks.service = judged.service and peaks.instance = judged.instance
+          and peaks.peer = judged.peer
+        group by judged.service, judged.instance, judged.peer
+        having sum(case when verdict = 'handed' and duration_ns >= {_WORTH_NS} then 1 else 0 end)
+                 > coalesce(max(peaks.peak), 0)
+            or sum(case when verdict = 'timeout' then 1 else 0 end) > 0
+    )
+"""  # noqa: S608 - texts of this package only
+
+_WAITS = f"""
+    with {_JUDGED}, {_CROWDED}
+    select judged.trace_id, judged.span_id, judged.parent_span_id, judged.service as first, judged.peer as second,
+           judged.duration_ns as value_ns, case when judged.verdict = 'timeout' then 1 else 0 end as failed,
+           judged.start_ns as arrival_ns, 0 as work_ns
+    from judged
+    join crowded on crowded.service = judged.service and crowded.instance = judged.instance
+      and crowded.peer = judged.peer
+    where judged.verdict <> 'opening'
+"""  # noqa: S608 - texts of this package only
+
+
+def pool_rows(spans: Spans) -> list[QueueRow]:
+    """One row for each service and database whose checkouts waited for one another, or gave up."""
+    if not spans.rows("select count(*) as n from spans where operation_class = 'pool' order by n")[0][0]:
+        return []
+    notes: defaultdict[Key, list[str]] = defaultdict(list)
+    confidences: dict[Key, str] = {}
+    for service, peer, peak, openings, opening_ns, timeouts, message, driver in _facts(spans):
+        found = _LIMIT.search(message or "")
+        key = service, peer
+        confidences[key] = "derived" if driver else "inferred"
+        if found:
+            size, overflow, timeout = found.groups()
+            notes[key].append(
+                f"Pool size {size}, overflow {overflow}, time-out {float(timeout):g} s, as the error says. {timeouts} "
+                f"checkout{'s' if timeouts != 1 else ''} gave up: a time-out of the pool, not of the database."
+            )
+        elif timeouts:
+            notes[key].append(f"{timeouts} checkouts gave up: a time-out of the pool, not of the database.")
+        if peak:
+            notes[key].append(f"At most {peak} connection{'s' if peak != 1 else ''} of a process in use at once.")
+        if openings:
+            notes[key].append(
+                f"{openings} checkout{'s' if openings != 1 else ''} opened a connection, in up to "
+                f"{opening_ns / 1e6:.0f} ms: set-up, not counted."
+            )
+        notes[key].append(
+            "A checkout counts as a wait where it ends just after another request gave its connection back"
+            + (", as the driver's spans show." if driver else "; without driver spans that moment is only estimated.")
+        )
+    rows = wait_rows(spans, _WAITS, kind="pool", confidence="derived", notes=notes)
+    return [replace(row, confidence=confidences.get((row.service, row.name), "inferred")) for row in rows]
+
+
+def _facts(spans: Spans) -> list[tuple[str, str, int, int, int, int, str, int]]:
+    """Of each pool that made requests wait: peak use, openings, time-outs with their text, driver spans or not."""
+    rows = spans.rows(
+        f"""
+        with {_JUDGED}, {_CROWDED}
+        select judged.service, judged.peer, max(crowded.peak) as peak,
+               sum(case when verdict = 'opening' and duration_ns > 1000000 then 1 else 0 end) as openings,
+               max(case when verdict = 'opening' then duration_ns else 0 end) as opening_ns,
+               sum(case when verdict = 'timeout' then 1 else 0 end) as timeouts,
+               max(case when verdict = 'timeout' then status_message else '' end) as message,
+               max(case when drivers.service is null then 0 else 1 end) as driver
+        from judged
+        join crowded on crowded.service = judged.service and crowded.instance = judged.instance
+          and crowded.peer = judged.peer
+        left join (
+            select distinct service from spans
+            where operation_class = 'database_session' and scope_name <> 'opentelemetry.instrumentation.sqlalchemy'
+        ) as drivers on drivers.service = judged.service
+        group by judged.service, judged.peer
+        order by judged.service, judged.peer
+        """  # noqa: S608 - texts of this package only
+    )
+    return [(row[0], row[1], int(row[2] or 0), int(row[3]), int(row[4]), int(row[5]), row[6], row[7]) for row in rows]
