@@ -27,35 +27,41 @@ class Section(NamedTuple):
 
 
 class _Frame:
-    __slots__ = ("children", "cursor_ns", "limit_ns", "node", "tolerance_ns")
+    __slots__ = ("children", "cursor_ns", "limit_ns", "node", "start_ns", "tolerance_ns")
 
-    def __init__(self, node: Node, end_ns: int) -> None:
+    def __init__(self, node: Node, start_ns: int, end_ns: int) -> None:
         self.node = node
+        self.start_ns = start_ns
         self.cursor_ns = end_ns
-        # Children may end as late as the node itself even when the node was cut short by the overlap tolerance.
-        self.limit_ns = max(node.end_ns, end_ns)
+        # Children may end as late as the node itself, even where its caller's path cuts the node short.
+        self.limit_ns = node.end_ns
         self.tolerance_ns = int(OVERLAP_TOLERANCE_SHARE * node.duration_ns)
-        self.children = sorted(node.waited_for(), key=lambda child: (child.end_ns, child.start_ns, child.span.span_id))
+        self.children = sorted(node.waited_for(), key=_finish)
+
+
+def _finish(child: Node) -> tuple[int, int, int]:
+    start_ns, end_ns = child.bounds
+    return end_ns, start_ns, child.span.span_id
 
 
 def critical_path(root: Node) -> list[Section]:
     """Disjoint sections in time order whose durations sum to the root's; zero-length sections are left out."""
     sections: list[Section] = []
-    stack = [_Frame(root, root.end_ns)]
+    stack = [_Frame(root, root.start_ns, root.end_ns)]
     while stack:
         frame = stack[-1]
         child = _last_finishing(frame)
         if child is None:
-            _emit(sections, frame.node, frame.node.start_ns, frame.cursor_ns)
+            _emit(sections, frame.node, frame.start_ns, frame.cursor_ns)
             stack.pop()
             if stack:
-                caller = stack[-1]
-                caller.cursor_ns = caller.limit_ns = max(caller.node.start_ns, frame.node.start_ns)
+                stack[-1].cursor_ns = stack[-1].limit_ns = frame.start_ns
             continue
-        end_ns = min(child.end_ns, frame.cursor_ns)
+        start_ns, end_ns = child.bounds
+        end_ns = min(end_ns, frame.cursor_ns)
         _emit(sections, frame.node, end_ns, frame.cursor_ns)
         frame.cursor_ns = end_ns
-        stack.append(_Frame(child, end_ns))
+        stack.append(_Frame(child, max(start_ns, frame.start_ns), end_ns))
     sections.reverse()
     return sections
 
@@ -63,7 +69,9 @@ def critical_path(root: Node) -> list[Section]:
 def _last_finishing(frame: _Frame) -> Node | None:
     while frame.children:
         child = frame.children.pop()
-        if child.end_ns <= frame.limit_ns + frame.tolerance_ns and child.start_ns < frame.cursor_ns:
+        start_ns, end_ns = child.bounds
+        ends_in_time = end_ns <= frame.limit_ns + frame.tolerance_ns
+        if ends_in_time and start_ns < frame.cursor_ns and min(end_ns, frame.cursor_ns) > frame.start_ns:
             return child
     return None
 

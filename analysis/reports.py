@@ -253,14 +253,16 @@ class Gain:
     p50_after_ns: int
     p99_before_ns: int
     p99_after_ns: int
-    p99_saved_low_ns: int
-    p99_saved_high_ns: int
-    """95 % bootstrap interval of the saving at the quantile named by `quantile`."""
+    p99_saved_low_ns: int | None
+    p99_saved_high_ns: int | None
+    """95 % bootstrap interval of the saving at the quantile named by `quantile`; None below 20 sampled requests."""
     quantile: float
-    """0.99, or lower where there are too few requests."""
+    """0.99 from 1,000 requests on, 0.95 from 72 on, else 0.5: the quantile that the `p99` fields are about."""
     request_seconds_per_day: float
     is_floor: bool
     """True where waits would shrink too: the real gain is at least this."""
+    assumption: str
+    """What the edited trace assumes, as a sentence."""
 
     @property
     def p99_saved_ns(self) -> int:
@@ -315,10 +317,24 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class EndpointProfile:
+    """What an endpoint's sampled requests spend their time on, as shares of the time on their critical paths."""
+
+    service: str
+    endpoint: str
+    sampled: int
+    work_share: float
+    wait_share: float
+    waste_share: float
+
+
+@dataclass(frozen=True)
 class FixesReport:
     """Findings, most gain at the tail first."""
 
     findings: tuple[Finding, ...]
+    profiles: tuple[EndpointProfile, ...]
+    """Of the endpoints that were examined: the ones with the most total time."""
     failed_detectors: tuple[tuple[str, str], ...]
     """(detector, what went wrong): one failing detector is reported, not fatal."""
     examined_requests: int
@@ -347,7 +363,6 @@ class TraceSpanRow:
     failed: bool
     outcome: str
     error_type: str
-    status_message: str
     attempt: int
     """1, 2, … where the span is one of several attempts, else 0."""
     operation: str
@@ -372,6 +387,7 @@ class SpanDetail:
     """(time_ns, name, attributes as JSON text)."""
     links: tuple[tuple[str, int, str], ...]
     """(trace id, span id, attributes as JSON text)."""
+    status_message: str
     trace_state: str
     flags: int
     dropped_attributes_count: int

@@ -59,7 +59,7 @@ def retimed_durations(root: Node, edit: Edit) -> dict[int, int]:
 
 
 def _duration(parent: Node, edit: Edit, durations: Mapping[int, int]) -> int:
-    children = parent.waited_for()
+    children = sorted(parent.waited_for(), key=lambda child: child.bounds)
     if not children:
         return parent.duration_ns
     tolerance_ns = int(OVERLAP_TOLERANCE_SHARE * parent.duration_ns)
@@ -67,20 +67,22 @@ def _duration(parent: Node, edit: Edit, durations: Mapping[int, int]) -> int:
     running: list[tuple[int, int, int]] = []
     ended_ns = new_ended_ns = parent.start_ns
     for position, child in enumerate(children):
-        while running and running[0][0] <= child.start_ns + tolerance_ns:
-            old_end_ns, _, new_end_ns = heapq.heappop(running)
-            ended_ns = max(ended_ns, old_end_ns)
-            new_ended_ns = max(new_ended_ns, new_end_ns)
-        gap_ns = child.start_ns - ended_ns
+        old_start_ns, old_end_ns = child.bounds
+        while running and running[0][0] <= old_start_ns + tolerance_ns:
+            done_ns, _, new_done_ns = heapq.heappop(running)
+            ended_ns = max(ended_ns, done_ns)
+            new_ended_ns = max(new_ended_ns, new_done_ns)
+        gap_ns = old_start_ns - ended_ns
         if child.span.span_id in edit.no_gap_before:
             gap_ns = min(gap_ns, 0)
-        start_ns = max(parent.start_ns, min(child.start_ns, new_ended_ns + gap_ns))
+        start_ns = max(parent.start_ns, min(old_start_ns, new_ended_ns + gap_ns))
         leader = edit.starts_with.get(child.span.span_id)
         if leader is not None and leader in begun_ns:
             start_ns = min(start_ns, begun_ns[leader])
         begun_ns[child.span.span_id] = start_ns
-        new_end_ns = start_ns + durations[id(child)]
-        heapq.heappush(running, (child.end_ns, position, new_end_ns))
+        # What the parent's end cut off of a callee stays cut off: the callee's new end counts up to the old one.
+        new_end_ns = min(old_end_ns, child.start_ns + (start_ns - old_start_ns) + durations[id(child)])
+        heapq.heappush(running, (old_end_ns, position, max(start_ns, new_end_ns)))
     tail_from_ns = max(ended_ns, *(end for end, _, _ in running)) if running else ended_ns
     new_tail_from_ns = max(new_ended_ns, *(new for _, _, new in running)) if running else new_ended_ns
     return max(0, new_tail_from_ns + (parent.end_ns - tail_from_ns) - parent.start_ns)

@@ -109,8 +109,9 @@ class Spans(Protocol):
     Relations that a query may name, all cut to the dataset:
     `spans` starts inside the window; `requests` is the subset of `spans` that are requests (entry spans);
     `trace_spans` has every span of the dataset whatever its time, for completing traces;
-    `span_events(trace_id, span_id, span_hash, time_ns, name, attributes)`;
-    `span_links(trace_id, span_id, span_hash, linked_trace_id, linked_span_id, attributes)`.
+    `span_events(trace_id, span_id, span_hash, position, time_ns, name, attributes)`;
+    `span_links(trace_id, span_id, span_hash, position, linked_trace_id, linked_span_id, attributes)`;
+    `resources(resource_id, service, attributes)` and `scopes(scope_id, name, version, attributes)`.
     `spans`, `requests` and `trace_spans` have the fields of `Span` (trace_id as UUID) and
     `resource_id, scope_id, status_message, service_version, attributes`.
     """

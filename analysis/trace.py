@@ -24,7 +24,10 @@ _SQLALCHEMY = "opentelemetry.instrumentation.sqlalchemy"
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A span in its tree; `start_ns` and `end_ns` are corrected for skew and clipped to the parent."""
+    """A span in its tree; times are corrected for skew, and clipped to the parent unless it is an entry span.
+
+    Entry spans keep their own duration, because it is a request's; `bounds` says what of it lies inside the caller's.
+    """
 
     span: Span
     start_ns: int
@@ -49,6 +52,14 @@ class Node:
     @property
     def _from_other_service(self) -> bool:
         return self.parent is not None and self.parent.span.service != self.span.service
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """(start_ns, end_ns) of what lies inside the parent's own times; both equal where nothing does."""
+        if self.parent is None:
+            return self.start_ns, self.end_ns
+        start_ns = max(self.start_ns, self.parent.start_ns)
+        return start_ns, max(start_ns, min(self.end_ns, self.parent.end_ns))
 
     def waited_for(self) -> list[Node]:
         """Children whose end the parent waited for, in start order."""
@@ -288,9 +299,10 @@ def _settle_child(parent: Node, child: Node) -> None:
         child.awaited = False
         child.notes.append("continues after the response: it ended after its parent")
         return
+    clipped = "its caller's path counts it up to there" if child.is_entry else "clipped"
     if child.end_ns > parent.end_ns:
-        child.notes.append(f"ended {(child.end_ns - parent.end_ns) / 1e6:.3f} ms after its parent; clipped")
-        child.end_ns = parent.end_ns
+        child.notes.append(f"ended {(child.end_ns - parent.end_ns) / 1e6:.3f} ms after its parent; {clipped}")
+        child.end_ns = child.end_ns if child.is_entry else parent.end_ns
     if child.start_ns < parent.start_ns:
-        child.notes.append(f"began {(parent.start_ns - child.start_ns) / 1e6:.3f} ms before its parent; clipped")
-        child.start_ns = parent.start_ns
+        child.notes.append(f"began {(parent.start_ns - child.start_ns) / 1e6:.3f} ms before its parent; {clipped}")
+        child.start_ns = child.start_ns if child.is_entry else parent.start_ns

@@ -1,0 +1,151 @@
+"""A bounded, repeatable sample of one endpoint's requests, whole traces with it: all of the tail, some of the rest.
+
+Requests are drawn by a hash of their trace id from strata of duration, so the same data always gives the same sample,
+and each carries the number of requests it stands for (stratified sampling; weights are stratum size / drawn).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from analysis.semantics import RequestClass
+from analysis.span import Span, Spans, load_traces
+from analysis.trace import Node, Trace, build_trace, host_clock
+
+MIN_REQUESTS_P99 = 1000
+"""A p99 cohort of fewer than ten requests says little about what the tail has in common."""
+BODY = (0.4, 0.6)
+_STRATA_CAPS = (40, 120, 60, 80, 200)
+"""Requests drawn below p40, p40 to p60, p60 to p90, p90 to the tail, in the tail."""
+ALL_BELOW = 400
+"""Endpoints with at most this many requests are looked at whole."""
+
+
+@dataclass(frozen=True, eq=False)
+class SampledRequest:
+    """A request with its trace; it stands for `weight` requests of the endpoint."""
+
+    trace: Trace
+    root: Node
+    duration_ns: int
+    weight: float
+    stratum: int
+    in_tail: bool
+    in_body: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What was drawn of one endpoint."""
+
+    service: str
+    endpoint: str
+    total: int
+    tail_quantile: float
+    tail_from_ns: int
+    body_low_ns: int
+    body_high_ns: int
+    requests: tuple[SampledRequest, ...]
+
+    @property
+    def tail(self) -> list[SampledRequest]:
+        return [request for request in self.requests if request.in_tail]
+
+    @property
+    def body(self) -> list[SampledRequest]:
+        return [request for request in self.requests if request.in_body]
+
+
+def tail_quantile(count: int) -> float:
+    """0.99, or 0.95 where the p99 cohort would hold fewer than ten requests."""
+    return 0.99 if count >= MIN_REQUESTS_P99 else 0.95
+
+
+def sample_endpoint(spans: Spans, service: str, endpoint: str, share: float = 1.0) -> Sample | None:
+    """The sample of one endpoint, None where it has no request in the window; `share` scales the number drawn."""
+    bounds = spans.rows(
+        f"""
+        select count(*), {spans.quantile("duration_ns", 0.4)}, {spans.quantile("duration_ns", 0.6)},
+               {spans.quantile("duration_ns", 0.9)}, {spans.quantile("duration_ns", 0.95)},
+               {spans.quantile("duration_ns", 0.99)}
+        from requests where service = $service and endpoint = $endpoint order by 1
+        """,  # noqa: S608 - the engine's words for quantiles
+        service=service,
+        endpoint=endpoint,
+    )[0]
+    total = int(bounds[0])
+    if total == 0:
+        return None
+    low_ns, high_ns, p90_ns, p95_ns, p99_ns = (round(bound) for bound in bounds[1:])
+    quantile = tail_quantile(total)
+    tail_ns = p99_ns if quantile == 0.99 else p95_ns
+    caps = _caps(total, share)
+    drawn = spans.rows(
+        """
+        with strata as (
+            select trace_id, span_id, duration_ns,
+                case when duration_ns >= $tail_ns then 4 when duration_ns > $p90_ns then 3
+                     when duration_ns > $high_ns then 2 when duration_ns >= $low_ns then 1 else 0 end as stratum
+            from requests where service = $service and endpoint = $endpoint
+        ), ranked as (
+            select *, count(*) over (partition by stratum) as members,
+                row_number() over (partition by stratum order by md5(trace_id::varchar), span_id) as draw
+            from strata
+        )
+        select replace(trace_id::varchar, '-', ''), span_id, stratum, members from ranked
+        where draw <= case stratum when 0 then $cap0 when 1 then $cap1 when 2 then $cap2 when 3 then $cap3
+                      else $cap4 end
+        order by stratum, draw
+        """,
+        service=service,
+        endpoint=endpoint,
+        tail_ns=tail_ns,
+        p90_ns=p90_ns,
+        high_ns=high_ns,
+        low_ns=low_ns,
+        **{f"cap{stratum}": cap for stratum, cap in enumerate(caps)},
+    )
+    traces = linked_traces(spans, [row[0] for row in drawn])
+    per_stratum = [0] * len(caps)
+    for row in drawn:
+        per_stratum[row[2]] += 1
+    requests = []
+    for trace_id, span_id, stratum, members in drawn:
+        trace = traces[trace_id]
+        root = _request_root(trace, span_id, service)
+        if root is None:
+            continue
+        duration_ns = root.duration_ns
+        requests.append(
+            SampledRequest(
+                trace,
+                root,
+                duration_ns,
+                members / per_stratum[stratum],
+                stratum,
+                in_tail=root.span.duration_ns >= tail_ns,
+                in_body=low_ns <= root.span.duration_ns <= high_ns,
+            )
+        )
+    return Sample(service, endpoint, total, quantile, tail_ns, low_ns, high_ns, tuple(requests))
+
+
+def _caps(total: int, share: float) -> tuple[int, ...]:
+    if total <= ALL_BELOW * share:
+        return (total,) * len(_STRATA_CAPS)
+    return tuple(max(8, round(cap * share)) for cap in _STRATA_CAPS)
+
+
+def _request_root(trace: Trace, span_id: int, service: str) -> Node | None:
+    node = trace.nodes.get(span_id)
+    if node is not None and node.span.service == service and node.span.request_class != RequestClass.NONE:
+        return node
+    return next((n for n in trace.walk() if n.span.span_id == span_id and n.span.service == service), None)
+
+
+def linked_traces(spans: Spans, trace_ids: list[str]) -> dict[str, Trace]:
+    """The traces as trees on one clock, skew estimated over all of them."""
+    loaded: Mapping[str, list[Span]] = load_traces(spans, list(dict.fromkeys(trace_ids)))
+    clock = host_clock(loaded.values())
+    return {trace_id: build_trace(members, clock) for trace_id, members in loaded.items()}

@@ -1,0 +1,107 @@
+"""Why the tail of one endpoint is slow: its slow requests held against its typical ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from analysis.cohorts import Accounted, account, category_rows, label_rows
+from analysis.errors import NotFound
+from analysis.latency import endpoint_rows, heat_map, latency_series
+from analysis.ledger import TimeKind
+from analysis.reports import EndpointReport, EndpointRow, Exemplar
+from analysis.sample import sample_endpoint
+from analysis.span import Spans
+from analysis.tail_sentence import tail_sentence
+from analysis.wording import count_text, share_text
+
+MIN_TAIL_TRUST = 368
+"""No two-sided 95 % interval for p99 exists below this many requests (binomial, see analysis.quantiles)."""
+
+
+def endpoint_report(spans: Spans, service: str, endpoint: str) -> EndpointReport:
+    """The explanation of one endpoint's tail. Raises NotFound where it has no request in the window."""
+    found = next((row for row in endpoint_rows(spans) if (row.service, row.endpoint) == (service, endpoint)), None)
+    sample = sample_endpoint(spans, service, endpoint)
+    if found is None or sample is None:
+        raise NotFound(f"no request to {service} {endpoint} in this window")
+    accounted = account(sample)
+    row = with_shares(found, accounted)
+    labels = label_rows(accounted)
+    return EndpointReport(
+        row=row,
+        sentence=tail_sentence(row, accounted, labels),
+        tail_quantile=sample.tail_quantile,
+        tail_from_ns=sample.tail_from_ns,
+        body_low_ns=sample.body_low_ns,
+        body_high_ns=sample.body_high_ns,
+        sampled_tail=len(sample.tail),
+        sampled_body=len(sample.body),
+        series=latency_series(spans, service, endpoint),
+        heat_map=heat_map(spans, service, endpoint),
+        ledger=labels,
+        category_rows=category_rows(accounted),
+        exemplars=_exemplars(spans, row),
+        trust=_trust(accounted),
+    )
+
+
+def with_shares(row: EndpointRow, accounted: Accounted) -> EndpointRow:
+    """The row with its shares of working, waiting and wasted time filled in from the sample."""
+    shares = accounted.kind_shares()
+    return replace(
+        row,
+        work_share=shares[TimeKind.WORK],
+        wait_share=shares[TimeKind.WAIT],
+        waste_share=shares[TimeKind.WASTE],
+    )
+
+
+def _exemplars(spans: Spans, row: EndpointRow) -> tuple[Exemplar, ...]:
+    wanted = [("p50", row.p50.value_ns), ("p95", row.p95.value_ns), ("p99", row.p99.value_ns)]
+    found: list[Exemplar] = []
+    for label, value_ns in wanted:
+        if value_ns is not None:
+            found.extend(_nearest(spans, row, label, "abs(duration_ns - $value_ns)", value_ns))
+    found.extend(_nearest(spans, row, "slowest", "-duration_ns + $value_ns", 0))
+    if row.errors:
+        found.extend(_nearest(spans, row, "error", "case when outcome = 'ok' then 1 else 0 end + $value_ns", 0))
+    return tuple(found)
+
+
+def _nearest(spans: Spans, row: EndpointRow, label: str, order: str, value_ns: int) -> list[Exemplar]:
+    rows = spans.rows(
+        f"""
+        select replace(trace_id::varchar, '-', ''), span_id, start_ns, duration_ns, outcome from requests
+        where service = $service and endpoint = $endpoint
+        order by {order}, start_ns, span_id limit 1
+        """,  # noqa: S608 - one of three constant orders
+        service=row.service,
+        endpoint=row.endpoint,
+        value_ns=value_ns,
+    )
+    return [
+        Exemplar(label, trace, span, start, duration, outcome != "ok") for trace, span, start, duration, outcome in rows
+    ]
+
+
+def _trust(accounted: Accounted) -> tuple[str, ...]:
+    sample = accounted.sample
+    notes = [
+        f"{count_text(len(sample.requests))} of {count_text(sample.total)} requests were looked at span by span, "
+        f"{count_text(len(sample.tail))} of them in the tail and {count_text(len(sample.body))} in the body."
+    ]
+    if sample.total < MIN_TAIL_TRUST:
+        notes.append(
+            f"{count_text(sample.total)} requests are too few for a p99 with an interval (it takes {MIN_TAIL_TRUST}): "
+            "the tail shown here is the slowest 5 %."
+        )
+    bare = sum(1 for request in sample.requests if not request.root.waited_for())
+    if sample.requests and bare / len(sample.requests) > 0.2:
+        notes.append(
+            f"{share_text(bare / len(sample.requests))} of the requests have no spans below them, so that all of their "
+            "time counts as own code: instrument the libraries that this service calls."
+        )
+    moved = sum(1 for request in sample.requests if any(n.startswith("moved by") for n in request.root.notes))
+    if moved:
+        notes.append(f"Clocks of hosts disagree; times of {count_text(moved)} of these requests were corrected.")
+    return tuple(notes)

@@ -1,0 +1,85 @@
+"""The sentence that a person would write about an endpoint's tail, built from its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analysis.cohorts import Accounted
+from analysis.ledger import Category
+from analysis.quantiles import quantile
+from analysis.reports import EndpointRow, LedgerRow
+from analysis.wording import count_text, duration_text, interval_text, share_text
+
+MIN_SHARE = 0.1
+MAX_CAUSES = 3
+MIN_COHORT = 3
+MIN_DIFFERENCE_NS = 2_000_000
+MIN_DIFFERENCE_SHARE = 0.05
+"""A difference below 2 ms or 5 % of the typical request is not worth a sentence."""
+
+_PHRASES = {
+    Category.OWN_CODE: "in the code of {}",
+    Category.DATABASE: "in the database ({})",
+    Category.CACHE: "in the cache ({})",
+    Category.REMOTE_CALL: "in a call that is not instrumented on the other side ({})",
+    Category.MESSAGING: "publishing messages ({})",
+    Category.EDGE_GAP: "between {}, outside both services' spans",
+    Category.QUEUE: "waiting in a queue ({})",
+    Category.POOL: "waiting for a connection ({})",
+    Category.LOCK: "waiting for a lock ({})",
+    Category.BLOCKED_LOOP: "waiting for a blocked event loop ({})",
+    Category.FAILED_ATTEMPTS: "in attempts that failed ({})",
+    Category.BACKOFF: "backing off between attempts ({})",
+    Category.UNACCOUNTED: "in time that no span accounts for ({})",
+}
+
+
+def tail_sentence(row: EndpointRow, accounted: Accounted, rows: Sequence[LedgerRow]) -> str:
+    """What the slow requests do that the normal ones do not; says so where the data cannot tell."""
+    sample = accounted.sample
+    tail, body = sample.tail, sample.body
+    if len(tail) < MIN_COHORT or len(body) < MIN_COHORT:
+        slowest = max((request.root.span.duration_ns for request in sample.requests), default=0)
+        return (
+            f"Only {count_text(row.count)} request{'s' if row.count != 1 else ''} in this window, the slowest "
+            f"{duration_text(slowest)}: too few to tell what slow requests have in common."
+        )
+    opening = _opening(row, sample.tail_quantile, sample.tail_from_ns)
+    tail_mean = sum(request.duration_ns for request in tail) / len(tail)
+    body_mean = sum(request.duration_ns for request in body) / len(body)
+    difference = tail_mean - body_mean
+    typical = quantile(sorted(request.duration_ns for request in body), 0.5).value_ns or 0
+    if difference < max(MIN_DIFFERENCE_NS, MIN_DIFFERENCE_SHARE * body_mean):
+        return (
+            f"{opening} That is close to the typical request ({duration_text(typical)}): there is no tail to explain."
+        )
+    causes = [cause for cause in rows if cause.difference_ns >= MIN_SHARE * difference and cause.difference_low_ns > 0][
+        :MAX_CAUSES
+    ]
+    if not causes:
+        return (
+            f"{opening} Against the typical request ({duration_text(typical)}) they take "
+            f"{duration_text(difference)} more, and no single cause stands out from chance."
+        )
+    parts = [_cause(cause, difference, first=position == 0) for position, cause in enumerate(causes)]
+    return f"{opening} Against the typical request ({duration_text(typical)}) they spend {_joined(parts)}."
+
+
+def _opening(row: EndpointRow, tail_quantile: float, tail_from_ns: int) -> str:
+    shown = row.p99 if tail_quantile == 0.99 else row.p95
+    interval = (
+        f" ({interval_text(shown.low_ns, shown.high_ns)})"
+        if shown.low_ns is not None and shown.high_ns is not None
+        else ""
+    )
+    return f"{round(100 * (1 - tail_quantile))} % of requests take longer than {duration_text(tail_from_ns)}{interval}."
+
+
+def _cause(cause: LedgerRow, difference: float, *, first: bool) -> str:
+    words = _PHRASES[cause.category].format(cause.label)
+    share = share_text(cause.difference_ns / difference)
+    return f"{duration_text(cause.difference_ns)} more {words} ({share}{' of the difference' if first else ''})"
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,45 @@
+"""Numbers as people read them, the same in sentences, tables and commands."""
+
+from __future__ import annotations
+
+_UNITS = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs"), (1, "ns"))
+
+
+def duration_text(duration_ns: float) -> str:
+    """Three significant digits with their unit: `1.92 s`, `84.3 ms`, `410 µs`; minutes from two minutes on."""
+    sign = "−" if duration_ns < 0 else ""
+    size = abs(duration_ns)
+    if size >= 120e9:
+        minutes, seconds = divmod(round(size / 1e9), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{sign}{hours} h {minutes:02d} min" if hours else f"{sign}{minutes} min {seconds:02d} s"
+    for unit_ns, unit in _UNITS:
+        # 999.6 ms rounds to 1000 ms: show 1.00 s instead.
+        if size >= 0.9995 * unit_ns:
+            return f"{sign}{_three_digits(size / unit_ns)} {unit}"
+    return "0 s" if size == 0 else f"{sign}{size:.2g} ns"
+
+
+def _three_digits(value: float) -> str:
+    if value >= 99.95:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+
+
+def interval_text(low_ns: float, high_ns: float) -> str:
+    """Both ends in the unit of the larger one, that unit once: `1.71–2.20 s`."""
+    unit_ns, unit = next(((n, u) for n, u in _UNITS if abs(high_ns) >= 0.9995 * n), (1, "ns"))
+    if abs(high_ns) >= 120e9:
+        return f"{duration_text(low_ns)} – {duration_text(high_ns)}"
+    low, high = (f"{'−' if v < 0 else ''}{_three_digits(abs(v) / unit_ns)}" for v in (low_ns, high_ns))
+    return f"{low}–{high} {unit}"
+
+
+def count_text(count: int) -> str:
+    """Thousands parted by thin spaces."""
+    return f"{count:,}".replace(",", "\u2009")
+
+
+def share_text(share: float) -> str:
+    """Whole per cent; what is there but below one half says so."""
+    return "< 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
