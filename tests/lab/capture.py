@@ -64,30 +64,34 @@ class Capture:
         self.bodies: list[bytes] = []
         self.protocols: set[str] = set()
         self._lock = threading.Lock()
+        self._grpc: grpc.Server | None = None
+        self._grpc_port = 0
 
     def __enter__(self) -> Self:
-        """Start both listeners."""
+        """Start the HTTP listener."""
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, name="capture", daemon=True)
         self._thread.start()
-        self._grpc = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
-        add_TraceServiceServicer_to_server(_Servicer(self), self._grpc)  # type: ignore[no-untyped-call]
-        self._grpc_port = self._grpc.add_insecure_port("127.0.0.1:0")
-        self._grpc.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop both listeners."""
+        """Stop what listens."""
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
-        self._grpc.stop(grace=1).wait()
+        if self._grpc is not None:
+            self._grpc.stop(grace=1).wait()
 
     def endpoint(self, protocol: str) -> str:
-        """Return what OTEL_EXPORTER_OTLP_ENDPOINT has to be for a protocol."""
+        """Return what OTEL_EXPORTER_OTLP_ENDPOINT has to be; the gRPC listener starts when first asked for."""
+        if protocol == "grpc" and self._grpc is None:
+            self._grpc = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+            add_TraceServiceServicer_to_server(_Servicer(self), self._grpc)  # type: ignore[no-untyped-call]
+            self._grpc_port = self._grpc.add_insecure_port("127.0.0.1:0")
+            self._grpc.start()
         port = self._grpc_port if protocol == "grpc" else self._http.server_address[1]
         return f"http://127.0.0.1:{port}"
 

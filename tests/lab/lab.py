@@ -16,7 +16,7 @@ from typing import Any, Self
 from tests.lab.faults import parse_faults
 from tests.lab.load import MIX, LoadReport, Phase, Share, drive, warm_up
 from tests.lab.processes import ProcessGroup
-from tests.lab.servers import Servers, ServerUnavailable, accepts, free_port
+from tests.lab.servers import Servers, accepts, check_packages, free_port
 
 ROOT = Path(__file__).parents[2]
 PROTOCOLS = ("http/protobuf", "grpc", "http/json")
@@ -57,6 +57,7 @@ class Lab:
 
     def __enter__(self) -> Self:
         """Start everything, wait until it answers, and send each endpoint its first requests, which are slow."""
+        check_packages()
         self.servers = self._lent_servers or Servers().__enter__()
         self._scratch = Path(tempfile.mkdtemp(prefix="lab-"))
         self._processes = ProcessGroup(self._scratch)
@@ -143,15 +144,14 @@ class Lab:
         self._processes.wait_until("worker", ready.exists, START_TIMEOUT_S)
 
     def _start(self, name: str, command: Sequence[str], shared: dict[str, str]) -> None:
-        instrument = Path(sys.executable).parent / "opentelemetry-instrument"
-        if not instrument.exists():
-            raise ServerUnavailable(f"{instrument.name} is not installed: pip install -r tests/lab/requirements.txt")
-        program = str(Path(sys.executable).parent / command[0])
+        scripts = Path(sys.executable).parent
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "LAB_"))}
         environment |= shared | self._telemetry(name)
         environment["PYTHONPATH"] = str(ROOT)
         environment["PYTHONUNBUFFERED"] = "1"
-        self._processes.start(name, [str(instrument), program, *command[1:]], env=environment)
+        self._processes.start(
+            name, [str(scripts / "opentelemetry-instrument"), str(scripts / command[0]), *command[1:]], env=environment
+        )
 
     def _telemetry(self, name: str) -> dict[str, str]:
         is_json = self._protocol == "http/json"

@@ -12,9 +12,15 @@ RECORDED_FAULTS = "n_plus_one,serial_awaits,small_pool,retry_no_backoff,slow_con
 MAX_RECORDING_BYTES = 3_000_000
 WORKER_DRAIN_S = 120.0
 
-# One cycle of half a minute: steady traffic, then a short rush in which the pool and the worker fall behind.
-CYCLE = (Phase(27.5, 16.0), Phase(2.5, 70.0))
-CYCLE_S = sum(phase.seconds for phase in CYCLE)
+# Half a minute: steady traffic, then a rush in which the pool and the worker fall behind; rushes differ in strength.
+STEADY = Phase(27.5, 16.0)
+RUSHES = (Phase(2.5, 70.0), Phase(2.5, 50.0), Phase(2.5, 90.0))
+
+
+def phases(minutes: float) -> list[Phase]:
+    """Return the load of a recording, in whole half minutes."""
+    rounds = max(1, round(minutes * 60 / (STEADY.seconds + RUSHES[0].seconds)))
+    return [phase for number in range(rounds) for phase in (STEADY, RUSHES[number % len(RUSHES)])]
 
 
 def record(out: Path, fault: str, minutes: float) -> dict[str, object]:
@@ -23,11 +29,10 @@ def record(out: Path, fault: str, minutes: float) -> dict[str, object]:
     The file is gzip over concatenated ExportTraceServiceRequest messages. Protobuf merges repeated fields on
     concatenation, so the whole is itself one valid ExportTraceServiceRequest. Raises ValueError above 3 MB.
     """
-    cycles = max(1, round(minutes * 60 / CYCLE_S))
     with Capture() as capture:
         with Lab(endpoint=capture.endpoint("http/protobuf"), fault=fault, lean=True) as lab:
             warm_up = lab.warm_up
-            load = lab.drive_phases(CYCLE * cycles)
+            load = lab.drive_phases(phases(minutes))
             jobs_left = lab.wait_for_worker(WORKER_DRAIN_S)
             truth = lab.stop()
         packed = gzip.compress(b"".join(capture.bodies), compresslevel=9, mtime=0)

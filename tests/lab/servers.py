@@ -1,5 +1,6 @@
 """PostgreSQL and Redis from their Debian packages, on free ports in a scratch folder."""
 
+import importlib.util
 import os
 import pwd
 import shutil
@@ -19,7 +20,28 @@ START_TIMEOUT_S = 30.0
 
 
 class ServerUnavailable(RuntimeError):
-    """A server program is not installed; names the Debian package that holds it."""
+    """A server program or a package is not installed; names what to install."""
+
+
+REQUIREMENTS = Path(__file__).parent / "requirements.txt"
+PACKAGES = (
+    "asyncpg",
+    "celery",
+    "fastapi",
+    "redis",
+    "sqlalchemy",
+    "tenacity",
+    "opentelemetry.distro",
+    "opentelemetry.exporter.otlp.json.http",
+    "opentelemetry.exporter.otlp.proto.grpc",
+    "opentelemetry.exporter.otlp.proto.http",
+    "opentelemetry.instrumentation.asyncpg",
+    "opentelemetry.instrumentation.celery",
+    "opentelemetry.instrumentation.fastapi",
+    "opentelemetry.instrumentation.httpx",
+    "opentelemetry.instrumentation.redis",
+    "opentelemetry.instrumentation.sqlalchemy",
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +67,13 @@ def find_programs() -> ServerPrograms:
     if redis_server is None:
         raise ServerUnavailable("Redis is not installed: apt-get install redis-server")
     return ServerPrograms(folder / "initdb", folder / "postgres", folder / "psql", Path(redis_server))
+
+
+def check_packages() -> None:
+    """Raise ServerUnavailable where a package that the shop needs is not installed."""
+    missing = [name for name in PACKAGES if not _is_installed(name)]
+    if missing:
+        raise ServerUnavailable(f"{', '.join(missing)} not installed: pip install -r {REQUIREMENTS}")
 
 
 def free_port() -> int:
@@ -137,6 +166,13 @@ class Servers:
         self._processes.wait_until("postgres", answers, START_TIMEOUT_S)
         _run([*ready, "--dbname", "postgres", "--command", "create database shop"], None, self._scratch)
         _run([*ready, "--dbname", "shop", "--file", str(SCHEMA)], None, self._scratch)
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _version(name: str) -> tuple[int, ...]:

@@ -16,6 +16,9 @@ FAILING_SHARE = 0.08
 BLOCKING_EVERY = 12
 BLOCKING_S = 0.25
 
+# Its own sequence, so that even a short run has its failures.
+failures = random.Random(5)
+
 
 app = new_app(nullcontext)
 
@@ -24,7 +27,7 @@ app = new_app(nullcontext)
 async def quote(cart_id: int) -> dict[str, int]:
     """Ask the acquirer what paying for this cart costs."""
     truth.counts["quotes"] += 1
-    if has(Fault.RETRY_NO_BACKOFF) and random.random() < FAILING_SHARE:
+    if has(Fault.RETRY_NO_BACKOFF) and failures.random() < FAILING_SHARE:
         truth.counts["quotes_failed"] += 1
         await asyncio.sleep(jitter_s(60))
         raise HTTPException(503, "the acquirer does not answer")
