@@ -13,7 +13,7 @@ from analysis.reports import QueueRow
 from analysis.span import Spans
 from analysis.waits import Key, owners, wait_rows
 
-_NAME = """
+MESSAGE_NAME = """
     case when {0}.name like 'run/%' then substr({0}.name, 5)
          when {0}.name like 'execute/%' then substr({0}.name, 9)
          when {0}.name like 'apply_async/%' then substr({0}.name, 13)
@@ -24,7 +24,7 @@ _NAME = """
 """
 
 _RUNS = f"""
-    select run.trace_id, run.span_id, run.parent_span_id, run.service as first, {_NAME.format("run")} as second,
+    select run.trace_id, run.span_id, run.parent_span_id, run.service as first, {MESSAGE_NAME.format("run")} as second,
            run.start_ns, run.duration_ns as work_ns, run.peer,
            message.trace_id as published_trace_id, message.span_id as published_span_id,
            message.start_ns as publish_start_ns, message.start_ns + message.duration_ns as publish_end_ns,
@@ -176,7 +176,7 @@ def never_run(spans: Spans) -> tuple[tuple[str, str, int], ...]:
             select linked_trace_id as trace_id, linked_span_id as span_id from span_links
         ),
         messages as (
-            select message.service, {_NAME.format("message")} as name, message.start_ns,
+            select message.service, {MESSAGE_NAME.format("message")} as name, message.start_ns,
                    case when message.peer <> '' then message.peer else message.scope_name end as queue,
                    taken.span_id is not null as run
             from spans as message

@@ -38,8 +38,8 @@ def front_rows(spans: Spans) -> list[QueueRow]:
     notes: defaultdict[Key, list[str]] = defaultdict(list)
     for service, count, most_ns in early:
         notes[service, f"in front of {service}"].append(
-            f"{count} request{'s' if count != 1 else ''} began before X-Request-Start, by up to {most_ns / 1e6:.1f} ms: the "
-            "clocks of load balancer and application differ. Counted as no wait."
+            f"{count} request{'s' if count != 1 else ''} began before X-Request-Start by up to {most_ns / 1e6:.1f} ms: "
+            "the clocks of load balancer and application differ. Counted as no wait."
         )
     rows = wait_rows(spans, _WAITS, kind="front", confidence="measured", notes=notes)
     return [row for row in rows if row.max_ns >= _WORTH_NS]
