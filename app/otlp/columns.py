@@ -225,5 +225,5 @@ class Batch:
     @staticmethod
     def from_ipc(parts: list[bytes]) -> Batch:
         """The batch that `to_ipc` wrote."""
-        tables = [pa.ipc.open_stream(part).read_all() for part in parts[:5]]
-        return Batch(*tables, Tally.from_json(parts[5].decode()))
+        spans, events, links, resources, scopes = (pa.ipc.open_stream(part).read_all() for part in parts[:5])
+        return Batch(spans, events, links, resources, scopes, Tally.from_json(parts[5].decode()))

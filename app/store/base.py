@@ -48,6 +48,7 @@ class Appended:
 
     inserted: int
     duplicates: int
+    duplicates_by_batch: tuple[int, ...] = ()
 
 
 class Store(Protocol):
