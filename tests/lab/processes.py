@@ -102,7 +102,8 @@ class ProcessGroup:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-            self._tell_guard(f"-{child.pid}")
+            with contextlib.suppress(BrokenPipeError):
+                self._tell_guard(f"-{child.pid}")
         return killed
 
     def close(self) -> None:

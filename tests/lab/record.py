@@ -13,8 +13,8 @@ MAX_RECORDING_BYTES = 3_000_000
 WORKER_DRAIN_S = 120.0
 
 # Half a minute: steady traffic, then a rush in which the pool and the worker fall behind; rushes differ in strength.
-STEADY = Phase(27.5, 16.0)
-RUSHES = (Phase(2.5, 70.0), Phase(2.5, 50.0), Phase(2.5, 90.0))
+STEADY = Phase(27.5, 17.5)
+RUSHES = (Phase(2.5, 50.0), Phase(2.5, 40.0), Phase(2.5, 60.0))
 
 
 def phases(minutes: float) -> list[Phase]:

@@ -29,7 +29,7 @@ async def quote(cart_id: int) -> dict[str, int]:
     truth.counts["quotes"] += 1
     if has(Fault.RETRY_NO_BACKOFF) and failures.random() < FAILING_SHARE:
         truth.counts["quotes_failed"] += 1
-        await asyncio.sleep(jitter_s(60))
+        await asyncio.sleep(jitter_s(140))
         raise HTTPException(503, "the acquirer does not answer")
     await asyncio.sleep(jitter_s(9))
     return {"cart_id": cart_id, "fee_cents": 25 + cart_id % 40}

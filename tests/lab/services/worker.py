@@ -28,7 +28,7 @@ def send_receipt(order_id: int, placed_at_s: float) -> None:
     truth.counts["receipts"] += 1
     truth.observe("receipt_queue_wait", (time.time() - placed_at_s) * 1000)
     orders.get(f"/orders/{order_id}").raise_for_status()
-    time.sleep(jitter_s(300 if has(Fault.SLOW_CONSUMER) else 12))
+    time.sleep(jitter_s(260 if has(Fault.SLOW_CONSUMER) else 12))
 
 
 @worker_ready.connect
