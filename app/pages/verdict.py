@@ -1,0 +1,123 @@
+"""The first sentence of the overview: is it slow, where, why, what first, out of the reports' numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analysis.reports import EndpointRow, Finding, FixesReport, Overview
+from analysis.wording import count_text, duration_text, interval_text, share_text
+
+SLOW_FACTOR = 5
+"""A p99 this many times the median is a tail worth a sentence."""
+ENOUGH = 30
+"""Requests below which an endpoint's tail is not spoken of."""
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A piece of the sentence; `target` says what it links to."""
+
+    text: str
+    target: str = ""
+    """Empty, `endpoint`, `fix` or `fixes`."""
+    service: str = ""
+    endpoint: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    tone: str
+    """`slow`, `calm` or `unsure`: how the sentence is marked."""
+    phrases: tuple[Phrase, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(phrase.text for phrase in self.phrases)
+
+
+def verdict(overview: Overview, fixes: FixesReport) -> Verdict:
+    """One or two sentences with the numbers in them; says so where the data cannot carry a judgement."""
+    ranked = [row for row in overview.endpoints if row.count >= ENOUGH and row.p99.value_ns is not None]
+    best = _best(fixes)
+    if best is not None:
+        return _about_finding(overview, best)
+    if not ranked:
+        return Verdict(
+            "unsure",
+            (Phrase(_too_few(overview)),),
+        )
+    worst = max(ranked, key=lambda row: (_slowness(row), row.service, row.endpoint))
+    if _slowness(worst) < SLOW_FACTOR:
+        return Verdict("calm", _calm(worst))
+    return Verdict("slow", (*_tail(worst), Phrase(" No detector names a cause; its page shows where the time goes.")))
+
+
+def _too_few(overview: Overview) -> str:
+    if not overview.request_count:
+        return "No request in this window."
+    count = count_text(overview.request_count)
+    return f"{count} requests in this window: too few at any endpoint to judge a tail ({ENOUGH} are needed)."
+
+
+def _best(fixes: FixesReport) -> Finding | None:
+    sure = [finding for finding in fixes.findings if finding.confidence != "low"]
+    return sure[0] if sure else None
+
+
+def _about_finding(overview: Overview, finding: Finding) -> Verdict:
+    row = next(
+        (r for r in overview.endpoints if (r.service, r.endpoint) == (finding.service, finding.endpoint)),
+        None,
+    )
+    opening: tuple[Phrase, ...]
+    if row is not None and row.p99.value_ns is not None:
+        opening = _tail(row)
+    else:
+        opening = (_named(finding.service, finding.endpoint), Phrase(" loses time."))
+    gain = ""
+    if finding.gain is not None and finding.gain.p99_saved_ns > 0:
+        at_least = "at least " if finding.gain.is_floor else ""
+        gain = f" saves {at_least}{duration_text(finding.gain.p99_saved_ns)} at {quantile_name(finding.gain.quantile)}"
+    cause = Phrase(finding.title, "fix", fingerprint=finding.fingerprint)
+    fix = Phrase(finding.fix.title, "fix", fingerprint=finding.fingerprint)
+    ending = f"{gain}." if gain else "."
+    return Verdict("slow", (*opening, Phrase(" First cause: "), cause, Phrase(". "), fix, Phrase(ending)))
+
+
+def _tail(row: EndpointRow) -> tuple[Phrase, ...]:
+    p99, p50 = row.p99, row.p50
+    value = duration_text(p99.value_ns or 0)
+    if p99.low_ns is not None and p99.high_ns is not None:
+        value += f" ({interval_text(p99.low_ns, p99.high_ns)})"
+    else:
+        value += f" (n = {count_text(p99.count)}, too few for an interval)"
+    factor = f", {_slowness(row):.0f} times the median" if p50.value_ns and _slowness(row) >= 2 else ""
+    errors = f", and {share_text(row.error_share)} of its requests fail" if row.error_share >= 0.01 else ""
+    return (_named(row.service, row.endpoint), Phrase(f" has a p99 of {value}{factor}{errors}."))
+
+
+def _calm(worst: EndpointRow) -> tuple[Phrase, ...]:
+    return (
+        Phrase("No endpoint has a long tail: the longest is "),
+        _named(worst.service, worst.endpoint),
+        Phrase(
+            f" with a p99 of {duration_text(worst.p99.value_ns or 0)}, "
+            f"{_slowness(worst):.1f} times its median. Nothing needs changing first."
+        ),
+    )
+
+
+def _named(service: str, endpoint: str) -> Phrase:
+    return Phrase(f"{service} {endpoint}".strip(), "endpoint", service, endpoint)
+
+
+def _slowness(row: EndpointRow) -> float:
+    if not row.p50.value_ns or row.p99.value_ns is None:
+        return 0.0
+    return row.p99.value_ns / row.p50.value_ns
+
+
+def quantile_name(q: float) -> str:
+    """`p50`, `p99`, `p99.9`."""
+    return f"p{100 * q:.4g}"
