@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -57,9 +57,10 @@ class Drawn:
         error: str = "",
         instance: str = "1",
         links: Sequence[tuple[int, int]] = (),
-        **attributes: AttributeValue,
+        status_message: str = "",
+        attributes: Mapping[str, AttributeValue] | None = None,
     ) -> int:
-        """Attribute names with `__` for dots; `error` is the type of an exception that the span recorded."""
+        """`error` is the type of an exception that the span recorded; links are (trace, span)."""
         span_id = len(self.records) + 1
         events = (
             [EventRecord(EPOCH_NS, "exception", {"exception.type": error, "exception.message": ""})] if error else []
@@ -74,8 +75,8 @@ class Drawn:
             parent_span_id=parent,
             flags=0x300 if remote else 0x100,
             status_code=2 if error else 0,
-            status_message=str(attributes.pop("status_message", "")),
-            attributes={key.replace("__", "."): value for key, value in attributes.items()},
+            status_message=status_message,
+            attributes=dict(attributes or {}),
             events=events,
             links=[LinkRecord(linked.to_bytes(16, "big"), span) for linked, span in links],
         )
