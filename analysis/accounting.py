@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from analysis.attempts import attempt_groups
+from analysis.attempt_groups import attempt_groups
 from analysis.critical_path import Section, critical_path
 from analysis.ledger import Category, Ledger, Slice
 from analysis.semantics import OperationClass, ParentOrigin

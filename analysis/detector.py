@@ -44,13 +44,21 @@ class Occurrence:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """All occurrences of one operation in one endpoint's sampled requests."""
+    """All occurrences of one operation in the sampled requests of one endpoint, or of a service's endpoints."""
 
     service: str
-    endpoint: str
+    endpoints: tuple[str, ...]
+    """The endpoints in which it was found, most time first; one unless the detector looks across endpoints."""
     operation: str
-    sample: Sample
+    samples: tuple[Sample, ...]
+    """Their samples, in the same order."""
     found: tuple[tuple[SampledRequest, Occurrence], ...]
+
+    @property
+    def where(self) -> str:
+        """Words for the place: the endpoint, or the service with the number of its endpoints."""
+        more = len(self.endpoints) - 1
+        return f"{self.service} {self.endpoints[0]}" + (f" and {more} more of its endpoints" if more else "")
 
     @property
     def requests(self) -> int:
@@ -59,12 +67,13 @@ class Group:
 
     @property
     def share(self) -> float:
-        """Share of the endpoint's requests that show it, by the weights of the sample."""
+        """Share of the endpoints' requests that show it, by the weights of the samples."""
         weights = {id(request): request.weight for request, _ in self.found}
-        total = sum(request.weight for request in self.sample.requests)
+        total = sum(request.weight for sample in self.samples for request in sample.requests)
         return sum(weights.values()) / total if total else 0.0
 
     def facts(self, name: str) -> list[float]:
+        """One fact of every occurrence, ascending."""
         return sorted(occurrence.facts[name] for _, occurrence in self.found)
 
     @property
@@ -97,6 +106,8 @@ class Detector(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     sections: ClassVar[Mapping[str, str]]
+    across_endpoints: ClassVar[bool] = False
+    """True where what is at fault belongs to a service, such as a pool, and not to one of its endpoints."""
 
     def __init__(self, settings: object | None = None) -> None:
         self.settings: Any = settings if settings is not None else self.Settings()
@@ -114,7 +125,7 @@ class Detector(ABC):
 
     @abstractmethod
     def occurrences(self, request: Node) -> Iterator[Occurrence]:
-        """Places in one request, looked for in what its own service did (`request.own_nodes()`)."""
+        """Places in one request, looked for in what its own service did (`request.own_nodes()`); pure, no state."""
 
     @abstractmethod
     def verdict(self, group: Group) -> Verdict | None:

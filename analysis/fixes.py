@@ -1,11 +1,14 @@
-"""Runs every detector over sampled requests and turns what they stand by into findings, most gain at the tail first."""
+"""Runs every detector over sampled requests and turns what they stand by into findings, most gain at the tail first.
+
+Detectors look at each service's own part of a request. The gain is taken for every endpoint whose requests contain the
+fault, callers included: a pool that is too small in one service is paid for at the edge.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from functools import reduce
-from operator import or_
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from analysis.cohorts import account
 from analysis.detector import Detector, Group, Occurrence, Verdict, detectors
@@ -13,7 +16,7 @@ from analysis.gain import estimate_gain
 from analysis.latency import endpoint_rows
 from analysis.ledger import TimeKind
 from analysis.normalise import content_hash64
-from analysis.reports import EndpointProfile, Evidence, Finding, FixesReport
+from analysis.reports import EndpointProfile, Evidence, Finding, FixesReport, Gain
 from analysis.retime import Edit
 from analysis.sample import Sample, SampledRequest, sample_endpoint
 from analysis.span import Spans
@@ -21,6 +24,8 @@ from analysis.span import Spans
 MAX_ENDPOINTS = 24
 SAMPLE_SHARE = 0.6
 MAX_EVIDENCE = 8
+MIN_CALLER_SAVING_NS = 1_000_000
+"""Callers that would gain less than 1 ms at the tail are not listed."""
 
 
 def fixes(spans: Spans) -> FixesReport:
@@ -35,8 +40,7 @@ def fixes(spans: Spans) -> FixesReport:
     failed: list[tuple[str, str]] = []
     for detector in detectors():
         try:
-            for sample in samples:
-                findings.extend(findings_of(detector, sample, spans.window.duration_ns))
+            findings.extend(findings_of(detector, samples, spans.window.duration_ns))
         except Exception as error:  # noqa: BLE001 - reported on the page: one broken rule must not hide the others
             failed.append((detector.name, f"{type(error).__name__}: {error}"))
     return FixesReport(
@@ -48,52 +52,91 @@ def fixes(spans: Spans) -> FixesReport:
     )
 
 
-def findings_of(detector: Detector, sample: Sample, window_ns: int) -> list[Finding]:
-    """What one detector stands by in one endpoint's sample."""
-    groups: dict[str, list[tuple[SampledRequest, Occurrence]]] = defaultdict(list)
-    for request in sample.requests:
-        for occurrence in detector.occurrences(request.root):
-            groups[occurrence.operation].append((request, occurrence))
+@dataclass(eq=False)
+class _Fault:
+    """What a detector found of one operation: at home, and below the requests of every sampled endpoint."""
+
+    home: dict[int, list[tuple[SampledRequest, Occurrence]]] = field(default_factory=lambda: defaultdict(list))
+    """By position of the sample whose endpoint the fault is in."""
+    edits: dict[int, dict[int, Edit]] = field(default_factory=lambda: defaultdict(dict))
+    """By position of the sample, then of the request: the whole request with the fix applied."""
+
+
+def findings_of(detector: Detector, samples: Sequence[Sample], window_ns: int) -> list[Finding]:
+    """What one detector stands by in these samples."""
+    faults: dict[tuple[str, str, str], _Fault] = defaultdict(_Fault)
+    for position, sample in enumerate(samples):
+        for number, request in enumerate(sample.requests):
+            for entry in request.root.walk():
+                if not entry.is_entry:
+                    continue
+                for occurrence in detector.occurrences(entry):
+                    endpoint = "" if detector.across_endpoints else entry.span.endpoint
+                    fault = faults[entry.span.service, endpoint, occurrence.operation]
+                    edits = fault.edits[position]
+                    edits[number] = edits[number] | occurrence.edit if number in edits else occurrence.edit
+                    if entry is request.root:
+                        fault.home[position].append((request, occurrence))
     findings = []
-    for operation, found in groups.items():
-        group = Group(sample.service, sample.endpoint, operation, sample, tuple(found))
+    for (service, endpoint, operation), fault in faults.items():
+        homes = sorted(fault.home, key=lambda position: -_cost_ns(fault.home[position]))
+        if not homes:
+            continue
+        group = Group(
+            service,
+            tuple(samples[position].endpoint for position in homes),
+            operation,
+            tuple(samples[position] for position in homes),
+            tuple(pair for position in homes for pair in fault.home[position]),
+        )
         verdict = detector.verdict(group)
         if verdict is not None:
-            findings.append(_finding(detector, group, verdict, window_ns))
+            subject = f"{detector.name}/{service}/{endpoint}/{operation}"
+            gains = _gains(fault, samples, homes, verdict, window_ns)
+            findings.append(_finding(detector, group, verdict, gains, subject))
     return findings
 
 
-def _finding(detector: Detector, group: Group, verdict: Verdict, window_ns: int) -> Finding:
-    edits: dict[int, list[Edit]] = defaultdict(list)
-    for request, occurrence in group.found:
-        edits[id(request)].append(occurrence.edit)
-    sample = group.sample
-    joined = [reduce(or_, edits[id(request)]) if id(request) in edits else None for request in sample.requests]
-    subject = f"{detector.name}/{group.service}/{group.endpoint}/{group.operation}"
+def _cost_ns(found: Sequence[tuple[SampledRequest, Occurrence]]) -> float:
+    return sum(occurrence.cost_ns * request.weight for request, occurrence in found)
+
+
+def _gains(
+    fault: _Fault, samples: Sequence[Sample], homes: Sequence[int], verdict: Verdict, window_ns: int
+) -> tuple[Gain, ...]:
+    gains = []
+    for position, edits in fault.edits.items():
+        sample = samples[position]
+        gain = estimate_gain(
+            sample,
+            [edits.get(number) for number in range(len(sample.requests))],
+            window_ns,
+            is_floor=verdict.is_floor,
+            assumption=verdict.assumption,
+        )
+        if position in homes or gain.p99_saved_ns >= MIN_CALLER_SAVING_NS:
+            gains.append(gain)
+    return tuple(sorted(gains, key=lambda gain: (-gain.p99_saved_ns, gain.service, gain.endpoint)))
+
+
+def _finding(detector: Detector, group: Group, verdict: Verdict, gains: tuple[Gain, ...], subject: str) -> Finding:
     return Finding(
         detector=detector.name,
         fingerprint=f"{content_hash64(subject):016x}",
         title=verdict.title,
         service=group.service,
-        endpoint=group.endpoint,
+        endpoint=group.endpoints[0],
         operation=group.operation,
         message=verdict.message,
         occurrences=len(group.found),
         affected_requests=group.requests,
-        sampled_requests=len(sample.requests),
-        tail_share=_cohort_share(sample.tail, edits),
-        body_share=_cohort_share(sample.body, edits),
+        sampled_requests=sum(len(sample.requests) for sample in group.samples),
         confidence=verdict.confidence,
         confidence_reason=verdict.confidence_reason,
-        gain=estimate_gain(sample, joined, window_ns, is_floor=verdict.is_floor, assumption=verdict.assumption),
+        gains=gains,
         evidence=_evidence(group.found),
         fix=verdict.fix,
     )
-
-
-def _cohort_share(cohort: Sequence[SampledRequest], touched: Iterable[int]) -> float:
-    members = set(touched)
-    return sum(1 for request in cohort if id(request) in members) / len(cohort) if cohort else 0.0
 
 
 def _evidence(found: Sequence[tuple[SampledRequest, Occurrence]]) -> tuple[Evidence, ...]:
@@ -120,8 +163,6 @@ def _profile(sample: Sample) -> EndpointProfile:
     )
 
 
-def _rank(finding: Finding) -> tuple[int, float, str]:
-    """High and medium confidence before low, then by what the fix saves at the tail and over a day."""
-    saved = finding.gain.p99_saved_ns if finding.gain else 0
-    daily = finding.gain.request_seconds_per_day if finding.gain else 0.0
-    return int(finding.confidence == "low"), -(saved + daily * 1e3), finding.fingerprint
+def _rank(finding: Finding) -> tuple[bool, int, str]:
+    """What may be wrong last; the others by what they save at the tail of the endpoint that gains most."""
+    return finding.confidence == "low", -finding.gain.p99_saved_ns, finding.fingerprint

@@ -55,9 +55,16 @@ def estimate_gain(
         p99_saved_high_ns=high,
         quantile=q,
         request_seconds_per_day=seconds * DAY_S * 1e9 / max(window_ns, 1),
+        tail_share=_touched([request.in_tail for request in sample.requests], edits),
+        body_share=_touched([request.in_body for request in sample.requests], edits),
         is_floor=is_floor,
         assumption=assumption,
     )
+
+
+def _touched(members: Sequence[bool], edits: Sequence[Edit | None]) -> float:
+    touched = [edit is not None for member, edit in zip(members, edits, strict=True) if member]
+    return sum(touched) / len(touched) if touched else 0.0
 
 
 def weighted_quantile(values: _Floats, weights: _Floats, q: float) -> float:

@@ -259,6 +259,9 @@ class Gain:
     quantile: float
     """0.99 from 1,000 requests on, 0.95 from 72 on, else 0.5: the quantile that the `p99` fields are about."""
     request_seconds_per_day: float
+    tail_share: float
+    body_share: float
+    """Share of the endpoint's sampled tail and body requests that the fix touches."""
     is_floor: bool
     """True where waits would shrink too: the real gain is at least this."""
     assumption: str
@@ -300,20 +303,24 @@ class Finding:
     title: str
     service: str
     endpoint: str
+    """Where it happens; of several endpoints the one with most time."""
     operation: str
     message: str
     occurrences: int
     affected_requests: int
     sampled_requests: int
-    tail_share: float
-    body_share: float
-    """Share of the endpoint's sampled tail and body requests that show it."""
     confidence: str
     """`high`, `medium` or `low`."""
     confidence_reason: str
-    gain: Gain | None
+    gains: tuple[Gain, ...]
+    """What it would bring to each endpoint whose requests pass through it, callers included, most at the tail first."""
     evidence: tuple[Evidence, ...]
     fix: Fix
+
+    @property
+    def gain(self) -> Gain:
+        """The largest gain: the finding is ranked by it."""
+        return self.gains[0]
 
 
 @dataclass(frozen=True)

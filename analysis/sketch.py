@@ -163,7 +163,8 @@ def _attributes(name: str, kind: Kind, words: list[str], options: dict[str, str]
     elif kind == Kind.CLIENT:
         method, _, path = name.partition(" ")
         attributes["http.request.method"] = method
-        attributes["url.full"] = options.get("target", f"http://{peer or 'remote'}{path}")
+        url = path if "://" in path else f"http://{peer or 'remote'}{path}"
+        attributes["url.full"] = options.get("target", url)
         attributes["server.address"] = peer or "remote"
     elif kind == Kind.SERVER:
         method, _, path = name.partition(" ")

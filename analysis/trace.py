@@ -61,6 +61,15 @@ class Node:
         start_ns = max(self.start_ns, self.parent.start_ns)
         return start_ns, max(start_ns, min(self.end_ns, self.parent.end_ns))
 
+    @property
+    def called(self) -> str:
+        """What a client span calls: service and endpoint of its callee where that is instrumented, else the operation.
+
+        Addresses change with every deployment; services and endpoints stay, so that findings keep their names.
+        """
+        callee = next((child.span for child in self.children if child.is_entry), None)
+        return f"{callee.service} {callee.endpoint}" if callee is not None else self.span.operation
+
     def waited_for(self) -> list[Node]:
         """Children whose end the parent waited for, in start order."""
         return [child for child in self.children if child.awaited]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.accounting import node_category, request_ledger
-from analysis.attempts import attempt_groups
+from analysis.attempt_groups import attempt_groups
 from analysis.critical_path import critical_path
 from analysis.errors import NotFound
 from analysis.reports import SpanDetail, TraceReport, TraceSpanRow

@@ -79,6 +79,7 @@ class NPlusOneQueries(Detector):
         costs = sorted(occurrence.cost_ns for _, occurrence in group.found)
         if costs[len(costs) // 2] < self.settings.min_total_ms * 1e6:
             return None
+        median_cost = duration_text(costs[len(costs) // 2])
         counts = group.facts("count")
         typical, most = counts[len(counts) // 2], counts[-1]
         proven = group.facts("literals")[-1] > 1
@@ -94,8 +95,8 @@ class NPlusOneQueries(Detector):
         return Verdict(
             title=f"Fetch the {what} with one query instead of {typical:.0f}",
             message=(
-                f"{group.service} {group.endpoint} sends “{group.operation}” {typical:.0f} times in a row in the "
-                f"median request that does it, at most {most:.0f} times; that takes {duration_text(costs[len(costs) // 2])}."
+                f"{group.where} sends “{group.operation}” {typical:.0f} times in a row in the "
+                f"median request that does it, at most {most:.0f} times; that takes {median_cost}."
             ),
             confidence=HIGH if proven or varies else MEDIUM,
             confidence_reason=reason[0].upper() + reason[1:] + ".",

@@ -16,7 +16,9 @@ from analysis.wording import duration_text, share_text
 CHECKOUT_NS = 1_000_000
 """What a checkout may take when a connection is free; SQLAlchemy's took 0.1 to 0.9 ms."""
 HAND_OFF_NS = 30_000_000
-"""A wait that ends within this time of another request's last query was ended by that request's connection."""
+"""From a request's last query to its connection's return: ROLLBACK and the pool's reset took up to 25 ms."""
+SLACK_NS = 3_000_000
+"""Ends of spans in one process were seen up to 3 ms out of order."""
 SPREAD_NS = 10_000_000_000
 """Connections opened when a process starts all wait at once; waits over more than 10 s are no such thing."""
 
@@ -59,6 +61,7 @@ class PoolWait(Detector):
         min_requests: int = field(default=3, metadata={"help": "Sampled requests that wait before it counts."})
 
     settings: Settings
+    across_endpoints = True
 
     def occurrences(self, request: Node) -> Iterator[Occurrence]:
         for node in request.own_nodes():
@@ -87,9 +90,9 @@ class PoolWait(Detector):
             return None
         wait = group.facts("wait")
         return Verdict(
-            title=f"Make connections of the {group.operation.removeprefix('pool of ')} pool available sooner",
+            title=f"Stop requests of {group.service} waiting for connections to {group.operation.removeprefix('pool of ')}",
             message=(
-                f"{share_text(group.share)} of the requests to {group.service} {group.endpoint} wait for a connection, "
+                f"{share_text(group.share)} of the requests to {group.where} wait for a connection, "
                 f"{duration_text(wait[len(wait) // 2])} in the median of those and {duration_text(wait[-1])} at most"
                 + (f"; {timeouts} gave up waiting (a timeout of the pool, not of the database)" if timeouts else "")
                 + ". Their queries are not what takes the time."
@@ -109,20 +112,38 @@ class PoolWait(Detector):
 
 
 def _handed_over(group: Group) -> float:
-    """Share of the waits that end within 30 ms after another sampled request of the process let its connection go."""
-    releases: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for request in group.sample.requests:
-        used = [node.end_ns for node in request.root.own_nodes() if node.span.operation_class in _USES_CONNECTION]
-        if used:
-            releases[request.root.span.instance].append((max(used), id(request)))
+    """Share of the waits during which others of the process held connections and that one of them ended by letting go.
+
+    Others are the sampled requests of the service: where the sample is thin this share is too low, never too high.
+    """
+    held: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    for request in (request for sample in group.samples for request in sample.requests):
+        own = list(request.root.own_nodes())
+        used = [node.end_ns for node in own if node.span.operation_class in _USES_CONNECTION]
+        taken = [node.end_ns for node in own if node.span.operation_class == OperationClass.POOL]
+        if used and taken:
+            held[request.root.span.instance].append((min(taken), max(used), id(request)))
     handed = 0
     for request, occurrence in group.found:
-        node = occurrence.offenders[0]
-        handed += any(
-            0 <= node.end_ns - released_ns + 2_000_000 <= HAND_OFF_NS and holder != id(request)
-            for released_ns, holder in releases[request.root.span.instance]
-        )
+        wait = occurrence.offenders[0]
+        others = [
+            (taken_ns, released_ns)
+            for taken_ns, released_ns, holder in held[request.root.span.instance]
+            if holder != id(request) and taken_ns < wait.end_ns and released_ns > wait.start_ns
+        ]
+        let_go = any(wait.end_ns - HAND_OFF_NS <= released_ns <= wait.end_ns + SLACK_NS for _, released_ns in others)
+        handed += let_go and _covered_ns(wait, others) >= wait.duration_ns / 2
     return handed / len(group.found)
+
+
+def _covered_ns(wait: Node, others: list[tuple[int, int]]) -> int:
+    covered, edge = 0, wait.start_ns
+    for start_ns, end_ns in sorted(others):
+        start_ns, end_ns = max(start_ns, edge), min(end_ns, wait.end_ns)
+        if end_ns > start_ns:
+            covered += end_ns - start_ns
+            edge = end_ns
+    return covered
 
 
 _FIX = Fix(

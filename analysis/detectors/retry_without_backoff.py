@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from analysis.attempts import AttemptGroup, attempt_groups
+from analysis.attempt_groups import AttemptGroup, attempt_groups
 from analysis.detector import HIGH, LOW, MEDIUM, Detector, Group, Occurrence, Verdict
 from analysis.reports import Fix
 from analysis.retime import Edit
@@ -67,11 +67,11 @@ class RetryWithoutBackoff(Detector):
         attempts = sum(int(count) for count in group.facts("attempts"))
         exhausted = sum(int(flag) for flag in group.facts("exhausted"))
         wasted = sorted(occurrence.cost_ns for _, occurrence in group.found)
-        callee = group.operation.rpartition(" → ")[2]
+        callee = group.operation
         return Verdict(
             title=f"Back off before calling {callee} again",
             message=(
-                f"{group.service} {group.endpoint} repeats failed calls to {callee} after "
+                f"{group.where} repeats failed calls to {callee} after "
                 f"{duration_text(median_ns)} in the median: {attempts} attempts for {retried} calls "
                 f"({share_text(group.share)} of its requests), of which {exhausted} failed in the end. Failed attempts "
                 f"take {duration_text(wasted[len(wasted) // 2])} of such a request."
@@ -90,7 +90,7 @@ def _occurrence(parent: Node, group: AttemptGroup) -> Occurrence:
     removed = group.attempts[:-1]
     pauses = [end - start for start, end in group.gaps]
     return Occurrence(
-        operation=f"{group.attempts[0].span.operation} → {group.callee}",
+        operation=_called(group),
         offenders=group.attempts,
         edit=Edit(
             durations_ns={attempt.span.span_id: 0 for attempt in removed},
@@ -105,6 +105,13 @@ def _occurrence(parent: Node, group: AttemptGroup) -> Occurrence:
             "exhausted": float(group.exhausted),
         },
     )
+
+
+def _called(group: AttemptGroup) -> str:
+    if group.hidden:
+        return f"{group.attempts[0].span.service} {group.attempts[0].span.endpoint}"
+    answered = next((attempt for attempt in group.attempts if any(c.is_entry for c in attempt.children)), None)
+    return (answered or group.attempts[0]).called
 
 
 _FIX = Fix(

@@ -69,7 +69,7 @@ class SerialCalls(Detector):
             saving_ns = total_ns - max(call.duration_ns for call in calls)
             first = calls[0].span.span_id
             yield Occurrence(
-                operation=" + ".join(sorted(call.span.operation for call in calls))[:400],
+                operation=" + ".join(sorted(call.called for call in calls))[:400],
                 offenders=tuple(calls),
                 edit=Edit(starts_with={call.span.span_id: first for call in calls[1:]}),
                 cost_ns=saving_ns,
@@ -85,11 +85,11 @@ class SerialCalls(Detector):
             return None
         calls = group.found[0][1].offenders
         order_varies = len(set(group.facts("order"))) > 1
-        names = ", ".join(call.span.operation for call in calls[:4])
+        names = ", ".join(f"“{call.called}”" for call in calls[:4])
         return Verdict(
-            title=f"Await {len(calls)} calls of {group.endpoint} together, if they do not need each other's answers",
+            title=f"Await the {len(calls)} calls of {group.endpoints[0]} together, if they do not need each other",
             message=(
-                f"{group.service} {group.endpoint} awaits {names} one after another. Together they would take as long "
+                f"{group.where} awaits {names} one after another. Together they would take as long "
                 f"as the longest: {duration_text(median_ns)} less in the median request. Possible, not certain: spans "
                 "do not show whether one call needs the answer of another."
             ),
@@ -106,11 +106,11 @@ class SerialCalls(Detector):
 
 def _order_number(calls: list[Node]) -> int:
     """The same for calls in the same order; 52 bits, which a float keeps."""
-    return content_hash64("\n".join(call.span.operation for call in calls)) >> 11
+    return content_hash64("\n".join(call.called for call in calls)) >> 11
 
 
 def _in_sequence(calls: list[Node]) -> bool:
-    if len({call.span.operation for call in calls}) < len(calls) or any(call.span.failed for call in calls):
+    if len({call.called for call in calls}) < len(calls) or any(call.span.failed for call in calls):
         return False
     return all(after.start_ns >= before.end_ns for before, after in pairwise(calls))
 

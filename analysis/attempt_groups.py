@@ -1,0 +1,116 @@
+"""Which spans are attempts of one call: visible ones side by side, hidden ones under one client span.
+
+Rules R1 and R2 of what Python instrumentation shows: no instrumentation sets `http.request.resend_count`, so attempts
+are read from structure. Polling, pagination and N+1 are told apart by their outcome: all attempts but the last failed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import pairwise
+
+from analysis.semantics import OperationClass
+from analysis.span import Kind
+from analysis.trace import Node
+
+SEQUENTIAL_SLACK_NS = 1_000_000
+"""Ends and starts of sequential awaits are taken microseconds apart; a loaded loop was seen to swap them by 1 ms."""
+MIN_LOOP = 3
+
+_RETRYABLE = frozenset(
+    {OperationClass.HTTP, OperationClass.RPC, OperationClass.DATABASE, OperationClass.CACHE, OperationClass.POOL}
+)
+
+_VALUES_UNKNOWN = (OperationClass.DATABASE, OperationClass.CACHE)
+
+
+@dataclass(frozen=True)
+class AttemptGroup:
+    """Attempts of one logical call in order; all but the last failed, and the last too where it is exhausted."""
+
+    parent: Node
+    attempts: tuple[Node, ...]
+    hidden: bool
+
+    @property
+    def exhausted(self) -> bool:
+        return self.attempts[-1].span.failed
+
+    @property
+    def failed(self) -> tuple[Node, ...]:
+        return self.attempts if self.exhausted else self.attempts[:-1]
+
+    @property
+    def gaps(self) -> tuple[tuple[int, int], ...]:
+        """(start_ns, end_ns) between one attempt and the next; empty where they touch."""
+        return tuple((before.end_ns, max(before.end_ns, after.start_ns)) for before, after in pairwise(self.attempts))
+
+    @property
+    def callee(self) -> str:
+        """Service that answered, else address or operation that was called."""
+        for attempt in self.attempts:
+            if self.hidden:
+                return attempt.span.service
+            for child in attempt.children:
+                if child.span.kind == Kind.SERVER:
+                    return child.span.service
+        return self.attempts[0].span.peer or self.attempts[0].span.operation
+
+
+def attempt_groups(parent: Node) -> list[AttemptGroup]:
+    """Retried calls directly under a span, in start order; calls that were made once are not in it."""
+    if len(parent.children) < 2:
+        return []
+    if parent.span.kind == Kind.CLIENT:
+        return _hidden(parent)
+    by_call: dict[tuple[str, str], list[Node]] = defaultdict(list)
+    for child in parent.children:
+        span = child.span
+        if span.kind == Kind.CLIENT and span.operation_class in _RETRYABLE and not child.driver_copy:
+            by_call[span.service, span.operation].append(child)
+    groups = [group for calls in by_call.values() if len(calls) > 1 for group in _visible(parent, calls)]
+    return sorted(groups, key=lambda group: group.attempts[0].start_ns)
+
+
+def _visible(parent: Node, calls: list[Node]) -> list[AttemptGroup]:
+    groups = []
+    current = [calls[0]]
+    for call in calls[1:]:
+        if _retries(current[-1], call):
+            current.append(call)
+            continue
+        groups.append(current)
+        current = [call]
+    groups.append(current)
+    if len(groups) >= MIN_LOOP and (not calls[0].span.target_hash or calls[0].span.operation_class in _VALUES_UNKNOWN):
+        # Values are not recorded: the call after a failure is as likely the next item of a loop as another attempt.
+        return []
+    return [AttemptGroup(parent, tuple(group), hidden=False) for group in groups if len(group) > 1]
+
+
+def _retries(before: Node, after: Node) -> bool:
+    if not before.span.failed or after.start_ns < before.end_ns - SEQUENTIAL_SLACK_NS:
+        return False
+    if before.span.operation.startswith("EVALSHA"):
+        # redis-py loads a script after the first NoScriptError of a process: neither a retry nor an error.
+        return False
+    targets = before.span.target_hash, after.span.target_hash
+    return not all(targets) or targets[0] == targets[1]
+
+
+def _hidden(parent: Node) -> list[AttemptGroup]:
+    servers = [
+        child
+        for child in parent.children
+        if child.span.kind == Kind.SERVER and child.span.operation_class == OperationClass.SERVER
+    ]
+    if len(servers) < 2 or any(300 <= server.span.http_status < 400 for server in servers):
+        return []
+    groups = [[servers[0]]]
+    for server in servers[1:]:
+        if groups[-1][-1].span.failed and server.start_ns >= groups[-1][-1].end_ns - SEQUENTIAL_SLACK_NS:
+            groups[-1].append(server)
+        else:
+            groups.append([server])
+    return [AttemptGroup(parent, tuple(group), hidden=True) for group in groups if len(group) > 1]
