@@ -1,11 +1,11 @@
-"""Samples made of drawn traces, without a store."""
+"""Drawn traces as trees and as whole samples, without a store."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.sample import Sample, SampledRequest, tail_quantile
 from analysis.quantiles import sample_quantile
+from analysis.sample import Sample, SampledRequest, tail_quantile
 from analysis.sketch import EPOCH_NS, sketch
 from analysis.span import Span
 from analysis.trace import Node, Trace, build_trace

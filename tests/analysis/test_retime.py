@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 
@@ -15,8 +16,6 @@ from analysis.span import Span
 from analysis.trace import build_trace
 from tests.random_traces import random_traces, span
 from tests.sketched import drawn_request
-
-import numpy as np
 
 MS = 1_000_000
 

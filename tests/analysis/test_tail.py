@@ -1,0 +1,121 @@
+"""The tail of an endpoint explained: the injected cause first, with the right size; healthy data has no cause."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from analysis.errors import NotFound
+from analysis.fixes import fixes
+from analysis.ledger import Category, TimeKind
+from analysis.reports import EndpointReport
+from analysis.tail import endpoint_report
+from app.otlp.columns import Batch
+from tests.stored import sketched_batch, stored
+
+
+def drawn(wait_ms: float, work_ms: float) -> str:
+    end = 10 + wait_ms + work_ms
+    return f"""
+    gateway  GET /cart  0..{end + 4}
+      orders  GET /order  2..{end + 2}
+        orders  checkout  4..{5 + wait_ms} pool
+        orders  SELECT x FROM y WHERE id = $1  {6 + wait_ms}..{6 + wait_ms + work_ms} db
+    """
+
+
+@lru_cache
+def mixed(count: int, slow_share: float, wait_ms: float) -> Batch:
+    draws = random.Random(3)
+    return sketched_batch(
+        drawn(wait_ms if draws.random() < slow_share else 0, round(draws.uniform(10, 20), 3)) for _ in range(count)
+    )
+
+
+@lru_cache
+def report_on(batch: Batch, endpoint: str = "GET /cart") -> EndpointReport:
+    with stored([batch]) as spans:
+        return endpoint_report(spans, "gateway", endpoint)
+
+
+def test_two_per_cent_that_wait_300_ms_are_named_first_with_the_right_size() -> None:
+    report = report_on(mixed(2000, 0.02, 300))
+    first = report.category_rows[[row.category for row in report.category_rows].index(Category.POOL)]
+    assert first.difference_low_ns <= 300e6 <= first.difference_high_ns + 1e6
+    assert report.ledger[0].category == Category.POOL
+    assert report.ledger[0].label == "orders: pool of postgresql app"
+    assert "waiting for a connection (orders: pool of postgresql app)" in report.sentence
+    assert report.sentence.startswith("1 % of requests take longer than")
+    assert report.tail_quantile == 0.99
+    assert report.sampled_tail == 20
+    assert report.row.wait_share == pytest.approx(40 * 300 / (40 * 300 + 2000 * 29), rel=0.4)
+
+
+def test_healthy_load_yields_no_cause() -> None:
+    report = report_on(mixed(1500, 0.0, 0))
+    assert "there is no tail to explain" in report.sentence or "in the database" in report.sentence
+    assert "waiting" not in report.sentence
+    with stored([mixed(1500, 0.0, 0)]) as spans:
+        assert fixes(spans).findings == ()
+
+
+def test_few_requests_get_no_verdict_and_no_p99() -> None:
+    report = report_on(mixed(20, 0.2, 300))
+    assert "too few to tell" in report.sentence
+    assert not report.row.p99.trusted
+    assert any("too few for a p99" in note for note in report.trust)
+
+
+def test_differences_add_up_to_the_difference_of_the_cohorts() -> None:
+    report = report_on(mixed(1500, 0.05, 200))
+    by_category = sum(row.difference_ns for row in report.category_rows)
+    by_label = sum(row.difference_ns for row in report.ledger)
+    assert by_category == pytest.approx(by_label, abs=len(report.ledger) + len(report.category_rows))
+    tails = [row for row in report.exemplars if row.label == "slowest"]
+    assert tails[0].duration_ns >= report.tail_from_ns
+
+
+def test_exemplars_sit_at_their_quantiles() -> None:
+    report = report_on(mixed(1500, 0.05, 200))
+    at = {exemplar.label: exemplar.duration_ns for exemplar in report.exemplars}
+    assert report.row.p50.value_ns is not None
+    assert report.row.p99.value_ns is not None
+    assert at["p50"] == pytest.approx(report.row.p50.value_ns, rel=0.01)
+    assert at["p99"] == pytest.approx(report.row.p99.value_ns, rel=0.05)
+    assert at["slowest"] >= at["p99"]
+
+
+def test_the_same_data_gives_the_same_report_whatever_the_order() -> None:
+    batch = mixed(700, 0.05, 200)
+    shuffled = batch.spans.take(np.random.default_rng(1).permutation(batch.span_count))
+    with stored([batch]) as spans:
+        first = endpoint_report(spans, "gateway", "GET /cart")
+    with stored([replace(batch, spans=shuffled)]) as spans:
+        assert endpoint_report(spans, "gateway", "GET /cart") == first
+    with stored([batch, batch]) as spans:
+        assert endpoint_report(spans, "gateway", "GET /cart") == first
+
+
+def test_an_endpoint_that_is_not_there() -> None:
+    with pytest.raises(NotFound, match="no request to gateway GET /nowhere"):
+        report_on(mixed(3, 0, 0), endpoint="GET /nowhere")
+
+
+def test_gain_of_a_pool_reaches_the_caller_and_is_a_floor() -> None:
+    with stored([mixed(2000, 0.02, 300)]) as spans:
+        found = fixes(spans)
+    assert [finding.detector for finding in found.findings] == ["pool-wait"]
+    gains = {(gain.service, gain.endpoint): gain for gain in found.findings[0].gains}
+    assert set(gains) == {("gateway", "GET /cart"), ("orders", "GET /order")}
+    for gain in gains.values():
+        assert gain.is_floor
+        assert gain.p99_saved_ns == pytest.approx(300e6, rel=0.05)
+        assert gain.p99_saved_low_ns is not None
+        assert gain.p99_saved_low_ns <= gain.p99_saved_ns <= (gain.p99_saved_high_ns or 0)
+    assert {profile.endpoint for profile in found.profiles} == {"GET /cart", "GET /order"}
+    assert found.profiles[0].wait_share + found.profiles[0].work_share + found.profiles[0].waste_share <= 1.0001
+    assert TimeKind.WAIT == "wait"
