@@ -89,8 +89,9 @@ class PoolWait(Detector):
         if not timeouts and handed < 0.3 and spread_ns < SPREAD_NS:
             return None
         wait = group.facts("wait")
+        database = group.operation.removeprefix("pool of ")
         return Verdict(
-            title=f"Stop requests of {group.service} waiting for connections to {group.operation.removeprefix('pool of ')}",
+            title=f"Stop requests of {group.service} waiting for connections to {database}",
             message=(
                 f"{share_text(group.share)} of the requests to {group.where} wait for a connection, "
                 f"{duration_text(wait[len(wait) // 2])} in the median of those and {duration_text(wait[-1])} at most"

@@ -192,7 +192,7 @@ def _merged(rejections: tuple[Rejection, ...]) -> tuple[Rejection, ...]:
     return tuple(by_reason.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Decoded spans as five Arrow tables with the schemas above, and what was found on the way."""
 

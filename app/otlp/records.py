@@ -293,11 +293,11 @@ def _count(counts: dict[str, tuple[int, str]], reason: str, where: str, count: i
 def _refusal(span: SpanRecord) -> str:
     """Why the span cannot be stored; empty where it can."""
     if len(span.trace_id) != 16:
-        return "trace id is not 16 bytes"
+        return "trace id is not 16 bytes" if span.trace_id else "trace id is missing"
     if span.trace_id == _NO_TRACE:
         return "trace id is all zero"
     if not 0 < span.span_id < 2**64:
-        return "span id is all zero" if span.span_id == 0 else "span id is not 8 bytes"
+        return "span id is missing or all zero" if span.span_id == 0 else "span id is not 8 bytes"
     if not 0 <= span.parent_span_id < 2**64:
         return "parent span id is not 8 bytes"
     if span.start_ns == 0 and not span.start_known:

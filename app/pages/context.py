@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -16,9 +16,11 @@ from analysis.errors import NotFound, QueryInterrupted
 from analysis.span import Window
 from app.links import BadScope, parse_scope
 from app.pages.rendering import View, error_page, render
-from app.query import Queries
-from app.settings import Settings
 from app.store.base import Store, StoreBusy
+
+if TYPE_CHECKING:
+    from app.query import Queries
+    from app.settings import Settings
 
 T = TypeVar("T")
 _SCOPE_PARAMETERS = frozenset({"dataset", "last", "from", "to"})

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from analysis.fixes import fixes
 from analysis.ledger import Category
+from analysis.reports import Finding, FixesReport, Gain
 from analysis.tail import endpoint_report
 from app.charts.latency import latency_figure
 from app.charts.ledger import difference_figure, ledger_figure
@@ -42,5 +43,16 @@ async def endpoint_page(page: Page) -> Response:
                 strict=True,
             )
         ),
-        findings=[f for f in found.findings if (f.service, f.endpoint) == (service, endpoint)],
+        findings=findings_at(found, service, endpoint),
     )
+
+
+def findings_at(report: FixesReport, service: str, endpoint: str) -> list[tuple[Finding, Gain]]:
+    """Findings that slow this endpoint, wherever they happen, with the gain they promise here, largest first."""
+    here = [
+        (finding, gain)
+        for finding in report.findings
+        for gain in finding.gains
+        if (gain.service, gain.endpoint) == (service, endpoint)
+    ]
+    return sorted(here, key=lambda pair: -pair[1].p99_saved_ns)

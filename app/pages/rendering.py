@@ -126,6 +126,11 @@ def signed_duration(duration_ns: float) -> str:
     return f"+{duration_text(duration_ns)}" if duration_ns > 0 else duration_text(duration_ns)
 
 
+def saved_duration(saved_ns: float) -> str:
+    """What a fix takes away: `−84.3 ms`."""
+    return f"−{duration_text(saved_ns)}" if saved_ns > 0 else f"+{duration_text(-saved_ns)}" if saved_ns else "no change"
+
+
 def value_with_unit(quantile: Quantile) -> str:
     return "no data" if quantile.value_ns is None else duration_text(quantile.value_ns)
 
@@ -183,6 +188,7 @@ def environment() -> Environment:
     templates.filters.update(
         duration=duration_text,
         signed=signed_duration,
+        saved=saved_duration,
         count=count_text,
         share=share_text,
         rate=rate_text,

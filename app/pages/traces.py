@@ -94,16 +94,18 @@ async def trace_page(page: Page) -> Response:
         raise NotFound(f"trace {trace_id} has no span {page.parameter('span')}")
     detail = await page.run(span_detail, trace_id, selected) if span else None
     scope = page.view.scope
+    request_ns = sum(part.duration_ns for part in report.slices)
     shown = sorted(report.slices, key=lambda part: -part.duration_ns)[:LEDGER_ROWS]
     return page.render(
         "trace.html",
         "traces",
         report=report,
         fall=waterfall(report, all_rows, selected),
-        ledger_bar=slices_bar(report.slices, sum(part.duration_ns for part in report.slices)),
-        slices=[(part, part.duration_ns / max(report.duration_ns, 1)) for part in shown],
-        more_slices=_rest(report, len(shown)),
+        ledger_bar=slices_bar(report.slices, request_ns),
+        slices=[(part, part.duration_ns / max(request_ns, 1)) for part in shown],
+        more_slices=_rest(report, request_ns, len(shown)),
         span_base=trace_url(scope, trace_id, None, all_rows) + "&span=",
+        request_ns=request_ns,
         selected=selected,
         span=span,
         detail=detail,
@@ -113,10 +115,10 @@ async def trace_page(page: Page) -> Response:
     )
 
 
-def _rest(report: TraceReport, shown: int) -> tuple[int, int, float] | None:
+def _rest(report: TraceReport, request_ns: int, shown: int) -> tuple[int, int, float] | None:
     rest = sorted(report.slices, key=lambda part: -part.duration_ns)[shown:]
     total_ns = sum(part.duration_ns for part in rest)
-    return (len(rest), total_ns, total_ns / max(report.duration_ns, 1)) if rest else None
+    return (len(rest), total_ns, total_ns / max(request_ns, 1)) if rest else None
 
 
 def _whole_url(url: str) -> str:

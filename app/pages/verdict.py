@@ -66,23 +66,22 @@ def _best(fixes: FixesReport) -> Finding | None:
 
 
 def _about_finding(overview: Overview, finding: Finding) -> Verdict:
-    row = next(
-        (r for r in overview.endpoints if (r.service, r.endpoint) == (finding.service, finding.endpoint)),
-        None,
-    )
-    opening: tuple[Phrase, ...]
+    gain = finding.gain
+    rows = {(row.service, row.endpoint): row for row in overview.endpoints}
+    row = rows.get((gain.service, gain.endpoint))
+    opening: tuple[Phrase, ...] = (_named(gain.service, gain.endpoint), Phrase(" loses time."))
     if row is not None and row.p99.value_ns is not None:
         opening = _tail(row)
-    else:
-        opening = (_named(finding.service, finding.endpoint), Phrase(" loses time."))
-    gain = ""
-    if finding.gain is not None and finding.gain.p99_saved_ns > 0:
-        at_least = "at least " if finding.gain.is_floor else ""
-        gain = f" saves {at_least}{duration_text(finding.gain.p99_saved_ns)} at {quantile_name(finding.gain.quantile)}"
-    cause = Phrase(finding.title, "fix", fingerprint=finding.fingerprint)
-    fix = Phrase(finding.fix.title, "fix", fingerprint=finding.fingerprint)
-    ending = f"{gain}." if gain else "."
-    return Verdict("slow", (*opening, Phrase(" First cause: "), cause, Phrase(". "), fix, Phrase(ending)))
+    saved = ""
+    if gain.p99_saved_ns > 0:
+        at_least = "at least " if gain.is_floor else ""
+        saved = f" would save {at_least}{duration_text(gain.p99_saved_ns)} at {quantile_name(gain.quantile)}"
+    cause = Phrase(_without_stop(finding.title), "fix", fingerprint=finding.fingerprint)
+    return Verdict("slow", (*opening, Phrase(" First cause: "), cause, Phrase(f"; removing it{saved}." if saved else ".")))
+
+
+def _without_stop(title: str) -> str:
+    return title.rstrip(".")
 
 
 def _tail(row: EndpointRow) -> tuple[Phrase, ...]:

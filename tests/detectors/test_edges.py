@@ -152,9 +152,7 @@ def test_waits_that_end_as_another_request_lets_go_are_hand_offs() -> None:
       a  checkout  1..201 pool
       a  SELECT 1  202..400 db
     """
-    traces = []
-    for n in range(12):
-        traces += repeated(holder, 2)[:1] + repeated(waiter, 2)[:1]
+    traces = (repeated(holder, 1) + repeated(waiter, 1)) * 12
     traces = [
         [s._replace(trace_id=f"{n:032x}", start_ns=s.start_ns + (n // 2) * 500_000_000) for s in trace]
         for n, trace in enumerate(traces)

@@ -1,4 +1,4 @@
-"""Every detector's own documentation holds: its Example fires, its Fixed does not, nobody else's example confuses it."""
+"""Every detector's documentation holds: its Example fires, its Fixed does not, no other one's example confuses it."""
 
 from __future__ import annotations
 
