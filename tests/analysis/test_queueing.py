@@ -179,10 +179,10 @@ def test_growing_pool_of_a_busy_process_is_no_wait() -> None:
     drawn = Drawn()
     chance = random.Random(3)
     for number in range(10):
-        checkout(drawn, number, number * 7, number * 7 + 60, 200 + number * 10)
+        checkout(drawn, number, number * 7, number * 7 + 60, 300 + number * 10)
     for number in range(10, 400):
-        begin = 400 + number * 5
-        checkout(drawn, number, begin, begin + 0.2, begin + 0.2 + chance.random() * 40)
+        begin = (number - 10) * 5.0
+        checkout(drawn, number, begin, begin + 0.2, begin + 0.2 + chance.random() * 10)
     assert report_of(drawn).rows == ()
 
 
