@@ -8,15 +8,15 @@ the semantic conventions for HTTP, databases, messaging and RPC in both their ol
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 
+from analysis.attributes import Attributes, number, text
 from analysis.normalise import content_hash64, normalise_sql, url_template
-from analysis.span import Kind, Status
-
-Attributes = Mapping[str, object]
+from analysis.outcomes import INSTRUMENTATION, ExceptionEvent, error_type_of, http_status_of, outcome_of
+from analysis.span import Kind
 
 
 class ParentOrigin(StrEnum):
@@ -49,15 +49,6 @@ class OperationClass(StrEnum):
     """Lifetime of an asyncio task or future."""
     BACKGROUND = "background"
     """Starlette BackgroundTask: runs after the response."""
-
-
-class Outcome(StrEnum):
-    """How a span ended, as far as its own content tells."""
-
-    OK = "ok"
-    ERROR = "error"
-    CANCELLED = "cancelled"
-    TIMEOUT = "timeout"
 
 
 class RequestClass(StrEnum):
@@ -94,48 +85,12 @@ class Promoted:
     request_class: str
 
 
-@dataclass(frozen=True, slots=True)
-class ExceptionEvent:
-    """The last `exception` event of a span."""
-
-    type: str
-    message: str
-
-
 _DATABASE_CACHES = frozenset({"redis", "memcached", "valkey", "hazelcast", "aerospike"})
-_TIMEOUT = re.compile(r"timeout|deadline.?exceeded|softtimelimit|timelimitexceeded|timed out", re.IGNORECASE)
 _SESSION = re.compile(
     r"\s*(?:begin|commit|rollback|savepoint|release|show|start transaction|set (?:session|local))\b", re.I
 )
 _SESSION_PARTS = ("pg_advisory_unlock_all", "pg_catalog.version", "current_schema()", "pg_catalog.pg_type")
 _ASGI_NAME = re.compile(r" (?:http|websocket) (?:send|receive)$")
-_STATUS_IN_MESSAGE = re.compile(r"^(\d{3}), message=")
-_CELERY_REDELIVERED = re.compile(r"'redelivered': True")
-_SCOPE = "opentelemetry.instrumentation."
-
-
-def text(attributes: Attributes, *keys: str) -> str:
-    """The first of the keys that holds a value, as text; empty where none does."""
-    for key in keys:
-        value = attributes.get(key)
-        if value is not None and value != "":
-            return value if isinstance(value, str) else str(value)
-    return ""
-
-
-def number(attributes: Attributes, *keys: str) -> int:
-    """The first of the keys that holds a whole number or its decimal text; 0 where none does."""
-    for key in keys:
-        value = attributes.get(key)
-        if isinstance(value, bool):
-            continue
-        if isinstance(value, int):
-            return value
-        if isinstance(value, float) and value == value and abs(value) < 2**62:
-            return int(value)
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
-            return int(value)
-    return 0
 
 
 def parent_origin(parent_span_id: int, flags: int) -> ParentOrigin:
@@ -160,10 +115,10 @@ def promote(
     has_events: bool,
 ) -> Promoted:
     """The typed facts of one span; pure and total: odd values become empty ones, never errors."""
-    http_status = _http_status(attributes, exception)
+    http_status = http_status_of(attributes, exception)
     operation_class = _operation_class(kind, name, scope_name, attributes)
-    error_type = _error_type(attributes, status, status_message, http_status, exception)
-    outcome = _outcome(
+    error_type = error_type_of(attributes, status, status_message, http_status, exception)
+    outcome = outcome_of(
         kind, scope_name, status, status_message, attributes, http_status, error_type, exception, has_events
     )
     target = _target(operation_class, attributes)
@@ -184,21 +139,12 @@ def promote(
     )
 
 
-def _http_status(attributes: Attributes, exception: ExceptionEvent | None) -> int:
-    status = number(attributes, "http.response.status_code", "http.status_code")
-    if status == 0 and exception is not None:
-        # aiohttp with raise_for_status leaves the code only in the exception's message: "503, message='...'".
-        found = _STATUS_IN_MESSAGE.match(exception.message)
-        status = int(found.group(1)) if found else 0
-    return status if 100 <= status <= 999 else 0
-
-
 def _operation_class(kind: int, name: str, scope_name: str, attributes: Attributes) -> OperationClass:
     if "asgi.event.type" in attributes or (kind == Kind.INTERNAL and _ASGI_NAME.search(name)):
         return OperationClass.ASGI
     if kind == Kind.INTERNAL and name.startswith("BackgroundTask "):
         return OperationClass.BACKGROUND
-    if kind == Kind.INTERNAL and scope_name == _SCOPE + "asyncio":
+    if kind == Kind.INTERNAL and scope_name == INSTRUMENTATION + "asyncio":
         return OperationClass.TASK
     if kind == Kind.SERVER:
         return OperationClass.CONSUMER if "arq.job.id" in attributes else OperationClass.SERVER
@@ -221,7 +167,7 @@ def _operation_class(kind: int, name: str, scope_name: str, attributes: Attribut
 def _database_class(system: str, name: str, scope_name: str, attributes: Attributes) -> OperationClass:
     if system in _DATABASE_CACHES:
         return OperationClass.CACHE
-    if scope_name == _SCOPE + "sqlalchemy" and name == "connect":
+    if scope_name == INSTRUMENTATION + "sqlalchemy" and name == "connect":
         return OperationClass.POOL
     statement = text(attributes, "db.query.text", "db.statement") or name
     if _SESSION.match(statement) or any(part in statement for part in _SESSION_PARTS):
@@ -293,83 +239,6 @@ def _authority(url: str) -> str:
     return re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
 
 
-def _error_type(
-    attributes: Attributes, status: int, status_message: str, http_status: int, exception: ExceptionEvent | None
-) -> str:
-    explicit = text(attributes, "error.type")
-    if explicit:
-        return explicit
-    if exception is not None and exception.type and (status == Status.ERROR or http_status >= 400):
-        return exception.type.rpartition(".")[2]
-    if status == Status.ERROR:
-        if http_status >= 400:
-            return str(http_status)
-        grpc = number(attributes, "rpc.grpc.status_code")
-        if grpc:
-            return f"grpc {grpc}"
-        # SQLAlchemy leaves the class only in the status message: "<class 'asyncpg.exceptions.X'>: ...".
-        head = status_message.partition(":")[0].strip()
-        found = re.match(r"<class '(?:[\w.]*\.)?(\w+)'>$", head)
-        if found:
-            return found.group(1)
-        return head if re.fullmatch(r"[\w.]{1,80}", head) else "error"
-    return str(http_status) if http_status >= 500 or http_status == 429 else ""
-
-
-def _outcome(
-    kind: int,
-    scope_name: str,
-    status: int,
-    status_message: str,
-    attributes: Attributes,
-    http_status: int,
-    error_type: str,
-    exception: ExceptionEvent | None,
-    has_events: bool,
-) -> Outcome:
-    exception_type = exception.type if exception else ""
-    if "arq.job.try" in attributes and exception_type.rpartition(".")[2] == "Retry":
-        return Outcome.ERROR
-    if _cancelled(kind, scope_name, status, status_message, attributes, http_status, error_type, exception, has_events):
-        return Outcome.CANCELLED
-    failed = status == Status.ERROR or http_status >= 500 or http_status == 429
-    if attributes.get("celery.state") in ("RETRY", "FAILURE"):
-        failed = True
-    timed_out = number(attributes, "rpc.grpc.status_code") == 4 or any(
-        _TIMEOUT.search(words) for words in (exception_type, error_type, status_message if failed else "") if words
-    )
-    if timed_out and (failed or exception is not None):
-        return Outcome.TIMEOUT
-    return Outcome.ERROR if failed else Outcome.OK
-
-
-def _cancelled(
-    kind: int,
-    scope_name: str,
-    status: int,
-    status_message: str,
-    attributes: Attributes,
-    http_status: int,
-    error_type: str,
-    exception: ExceptionEvent | None,
-    has_events: bool,
-) -> bool:
-    if attributes.get("asyncio.cancelled") is True:
-        return True
-    if "CancelledError" in error_type or (exception is not None and "CancelledError" in exception.type):
-        return True
-    if scope_name == _SCOPE + "httpx" and kind == Kind.CLIENT:
-        # A cancelled httpx call leaves no status code, no status and no event (use_span records Exception only).
-        return http_status == 0 and status == Status.UNSET and not has_events
-    if scope_name == _SCOPE + "aiohttp_server" and kind == Kind.SERVER:
-        return http_status == 0 and status == Status.UNSET
-    if "arq.job.id" in attributes and kind == Kind.SERVER:
-        return status == Status.UNSET
-    if scope_name == _SCOPE + "sqlalchemy":
-        return status == Status.ERROR and not status_message and not has_events
-    return False
-
-
 def _attempt(attributes: Attributes) -> int:
     resend = number(attributes, "http.request.resend_count", "http.resend_count")
     if resend:
@@ -397,8 +266,6 @@ def _ready_ns(attributes: Attributes) -> int:
 
 @lru_cache(maxsize=1024)
 def _iso_ns(value: str) -> int:
-    from datetime import UTC, datetime, timedelta
-
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
@@ -447,11 +314,6 @@ def _request_class(
             return RequestClass.NONE
         return RequestClass.HOUSEKEEPING if database else RequestClass.CALLER
     return RequestClass.CANDIDATE if origin == ParentOrigin.UNKNOWN else RequestClass.REQUEST
-
-
-def redelivered(attributes: Attributes) -> bool:
-    """Whether a Celery message says that its broker delivered it before."""
-    return bool(_CELERY_REDELIVERED.search(text(attributes, "celery.delivery_info")))
 
 
 def process_key(resource: Attributes) -> str:

@@ -15,8 +15,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from analysis.attributes import Attributes
 from analysis.normalise import content_hash64
-from analysis.semantics import Attributes, ExceptionEvent, parent_origin, promote
+from analysis.outcomes import ExceptionEvent
+from analysis.semantics import parent_origin, promote
 from analysis.span import Kind, Span, Status
 
 EPOCH_NS = 1_700_000_000_000_000_000

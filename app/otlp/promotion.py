@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from analysis.semantics import ExceptionEvent, ParentOrigin, promote
+from analysis.outcomes import ExceptionEvent
+from analysis.semantics import ParentOrigin, promote
 from app.otlp.attributes import AttributeValue, clean, joined, member
 
 SEMANTIC_KEYS = frozenset(

@@ -116,13 +116,13 @@ class BatchBuilder:
         text, schema_url = attributes_json(attributes), clean(schema_url)
         resource_id = _content_hash((text, schema_url), dropped_attributes_count)
         if resource_id not in self._resources:
-            service = clean(semantics.text(attributes, "service.name")) or UNKNOWN_SERVICE
+            service = clean(text(attributes, "service.name")) or UNKNOWN_SERVICE
             self._resources[resource_id] = (resource_id, service, text, dropped_attributes_count, schema_url)
             self._processes[resource_id] = _Process(
                 service,
                 clean(semantics.process_key(attributes)),
                 clean(semantics.host_key(attributes)),
-                clean(semantics.text(attributes, "service.version")),
+                clean(text(attributes, "service.version")),
             )
         return ResourceRecord(resource_id, self._processes[resource_id].service, attributes)
 

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from analysis.normalise import normalise_sql, url_template
+from analysis.outcomes import ExceptionEvent, Outcome
 from analysis.semantics import (
-    ExceptionEvent,
     OperationClass,
-    Outcome,
     ParentOrigin,
     Promoted,
     RequestClass,
