@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-# Reads `+pid` and `-pid` lines; at the end of the pipe (whatever killed its parent) it kills the groups still listed.
+# Reads `+pid` and `-pid` lines; at the end of the pipe (whatever killed its parent) it kills the groups still listed
+# and removes the folder given to it, after PostgreSQL's processes have seen that their parent is gone.
 GUARD = """
-import os, signal, sys
+import os, shutil, signal, sys, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 groups = set()
 for line in sys.stdin:
@@ -23,6 +24,9 @@ for group in groups:
         os.killpg(group, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass
+if groups:
+    time.sleep(0.5)
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
 """
 
 
@@ -31,7 +35,7 @@ class ProcessFailed(RuntimeError):
 
 
 class ProcessGroup:
-    """A set of child processes with one log file each.
+    """A set of child processes with one log file each, in a scratch folder that belongs to them.
 
     Leaving the context, the interpreter's exit and the death of this process by any signal all end every child.
     """
@@ -41,7 +45,11 @@ class ProcessGroup:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
         self._guard = subprocess.Popen(
-            [sys.executable, "-S", "-c", GUARD], stdin=subprocess.PIPE, start_new_session=True, text=True, bufsize=1
+            [sys.executable, "-S", "-c", GUARD, str(log_folder)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+            bufsize=1,
         )
         atexit.register(self.close)
 

@@ -70,7 +70,7 @@ def test_a_process_that_ends_at_start_is_reported_with_its_log(tmp_path: Path) -
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_children_do_not_outlive_their_parent(tmp_path: Path, ending: signal.Signals) -> None:
-    """Whatever kills the parent, the guard kills its children."""
+    """Whatever kills the parent, its children die."""
     code = (
         "import sys, time; from pathlib import Path; from tests.lab.processes import ProcessGroup\n"
         "group = ProcessGroup(Path(sys.argv[1])); print(group.start('child', ['sleep', '60']).pid, flush=True)\n"
