@@ -113,11 +113,11 @@ class BatchBuilder:
     def resource(
         self, attributes: dict[str, AttributeValue], dropped_attributes_count: int = 0, schema_url: str = ""
     ) -> ResourceRecord:
-        text, schema_url = attributes_json(attributes), clean(schema_url)
-        resource_id = _content_hash((text, schema_url), dropped_attributes_count)
+        json_text, schema_url = attributes_json(attributes), clean(schema_url)
+        resource_id = _content_hash((json_text, schema_url), dropped_attributes_count)
         if resource_id not in self._resources:
             service = clean(text(attributes, "service.name")) or UNKNOWN_SERVICE
-            self._resources[resource_id] = (resource_id, service, text, dropped_attributes_count, schema_url)
+            self._resources[resource_id] = (resource_id, service, json_text, dropped_attributes_count, schema_url)
             self._processes[resource_id] = _Process(
                 service,
                 clean(semantics.process_key(attributes)),
