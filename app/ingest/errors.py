@@ -16,11 +16,11 @@ class UnsupportedEncoding(IngestError):
 
 
 class PayloadTooLarge(IngestError):
-    """More bytes than the limit, before or after decompression (HTTP 413, gRPC RESOURCE_EXHAUSTED without RetryInfo)."""
+    """More bytes than the limit, before or after decompression (HTTP 413; gRPC RESOURCE_EXHAUSTED, no RetryInfo)."""
 
 
 class Overloaded(IngestError):
-    """The queue is full or the store has no room right now (HTTP 503 with Retry-After, gRPC UNAVAILABLE with RetryInfo)."""
+    """Queue full or no room in the store right now (HTTP 503 with Retry-After, gRPC UNAVAILABLE with RetryInfo)."""
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)

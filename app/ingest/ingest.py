@@ -1,0 +1,258 @@
+"""The way of a request body to durable spans: decoded in a pool, stored by one writer in groups, then answered.
+
+Promises: `submit` returns only after the commit; what is held in memory is bounded in bytes and requests; when there
+is no room the sender hears so at once; no wait is without a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from app.ingest.decoding import Decoders, Media
+from app.ingest.errors import IngestError, Overloaded
+from app.ingest.stats import Counters, IngestStats
+from app.otlp.columns import Batch, Tally
+from app.store.base import LIVE, Store, StoreBusy, StoreError
+
+RETRY_AFTER_S = 2
+"""Well below the 10 s after which the Python exporter gives a batch up: a longer pause would make it drop the data."""
+
+_GROUP_SPANS = 20_000
+_GROUP_BYTES = 8 * 2**20
+_COMPANY_WAIT_S = 0.02
+
+
+@dataclass(frozen=True)
+class IngestLimits:
+    """What ingest may hold and use."""
+
+    body_bytes: int = 64 * 2**20
+    """Of one body, before and after decompression."""
+    held_bytes: int = 256 * 2**20
+    held_requests: int = 2_000
+    decoders: int = 2
+
+
+@dataclass(eq=False)
+class _Waiting:
+    batch: Batch
+    future: asyncio.Future[Tally]
+    loop: asyncio.AbstractEventLoop
+    held_bytes: int
+    since: float
+
+
+class Ingest:
+    """Takes request bodies and stores their spans in the live dataset."""
+
+    def __init__(self, store: Store, limits: IngestLimits | None = None) -> None:
+        self._store = store
+        self._limits = limits or IngestLimits()
+        self._decoders = Decoders(self._limits.decoders, self._limits.body_bytes)
+        self._changed = threading.Condition()
+        self._queue: deque[_Waiting] = deque()
+        self._held_bytes = 0
+        self._held_requests = 0
+        self._decoding = 0
+        self._counters = Counters()
+        self._taking = False
+        self._ending = False
+        self._writer = threading.Thread(target=self._write, name="spanwise-writer", daemon=True)
+
+    async def start(self) -> None:
+        """Starts the decoding processes and the writer."""
+        await self._decoders.start()
+        self._writer.start()
+        self._taking = True
+
+    async def stop(self, grace_s: float) -> None:
+        """Takes nothing more, waits up to grace_s for what is on its way, commits what is queued, ends; idempotent."""
+        self._taking = False
+        deadline = time.monotonic() + grace_s
+        while self._held_requests and time.monotonic() < deadline:  # noqa: ASYNC110 - counted in threads
+            await asyncio.sleep(0.01)
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+        if self._writer.is_alive():
+            await asyncio.to_thread(self._writer.join)
+        await asyncio.to_thread(self._decoders.stop)
+
+    async def submit(self, body: bytes, *, media: Media, encoding: str = "identity", timeout_s: float) -> Tally:
+        """Stores the spans of one request body; returns after COMMIT. Raises IngestError's kinds.
+
+        When the deadline passes the answer is Overloaded; spans may be stored all the same, and a repeat is recognised.
+        """
+        held = _Held(self, len(body))
+        try:
+            async with asyncio.timeout(timeout_s):
+                batch = await self._decoded(body, media, encoding)
+                if not batch.span_count:
+                    with self._changed:
+                        self._counters.stored(batch.tally, time.time_ns())
+                    return batch.tally
+                return await self._queued(batch, held)
+        except TimeoutError:
+            with self._changed:
+                self._counters.failed += 1
+            raise Overloaded(f"not stored within {timeout_s:g} s", RETRY_AFTER_S) from None
+        finally:
+            held.release()
+
+    def stats(self) -> IngestStats:
+        """What was counted so far."""
+        with self._changed:
+            return self._counters.snapshot(self._held_bytes, self._held_requests)
+
+    @property
+    def limits(self) -> IngestLimits:
+        return self._limits
+
+    async def _decoded(self, body: bytes, media: Media, encoding: str) -> Batch:
+        with self._changed:
+            self._decoding += 1
+        try:
+            return await self._decoders.decode(body, media, encoding)
+        finally:
+            with self._changed:
+                self._decoding -= 1
+                self._changed.notify_all()
+
+    def _queued(self, batch: Batch, held: _Held) -> asyncio.Future[Tally]:
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(batch, loop.create_future(), loop, held.handed_over(batch.nbytes), time.monotonic())
+        with self._changed:
+            if self._ending:
+                self._forget(waiting.held_bytes)
+                raise Overloaded("the server is stopping", RETRY_AFTER_S)
+            self._queue.append(waiting)
+            self._changed.notify_all()
+        return waiting.future
+
+    def _hold(self, size: int) -> None:
+        with self._changed:
+            if not self._taking:
+                self._counters.refused += 1
+                raise Overloaded("the server is not taking spans: it is starting or stopping", RETRY_AFTER_S)
+            requests, held = self._held_requests, self._held_bytes
+            # A single body always fits: the limit on one body is another one.
+            if requests >= self._limits.held_requests or (requests and held + size > self._limits.held_bytes):
+                self._counters.refused += 1
+                raise Overloaded("the queue is full", RETRY_AFTER_S)
+            self._held_requests += 1
+            self._held_bytes += size
+
+    def _forget(self, size: int) -> None:
+        """Gives back what one request held; the lock is held."""
+        self._held_requests -= 1
+        self._held_bytes -= size
+
+    def _write(self) -> None:
+        while group := self._next_group():
+            self._store_group(group)
+
+    def _next_group(self) -> list[_Waiting]:
+        """The next batches for one commit; empty when all is written and ingest ends."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._ending)
+            # Company is worth waiting for only while some is on its way: a commit is an fsync of about 4 ms.
+            self._changed.wait_for(
+                lambda: self._ending or not self._decoding or self._enough(), timeout=_COMPANY_WAIT_S
+            )
+            group: list[_Waiting] = []
+            spans = size = 0
+            while self._queue and (not group or (spans < _GROUP_SPANS and size < _GROUP_BYTES)):
+                waiting = self._queue.popleft()
+                group.append(waiting)
+                spans += waiting.batch.span_count
+                size += waiting.held_bytes
+            return group
+
+    def _enough(self) -> bool:
+        return (
+            sum(waiting.batch.span_count for waiting in self._queue) >= _GROUP_SPANS
+            or sum(waiting.held_bytes for waiting in self._queue) >= _GROUP_BYTES
+        )
+
+    def _store_group(self, group: Sequence[_Waiting]) -> None:
+        began = time.monotonic()
+        try:
+            appended = self._store.append(LIVE, [waiting.batch for waiting in group])
+        except StoreBusy as error:
+            self._fail(group, Overloaded(str(error), RETRY_AFTER_S))
+        except StoreError as error:
+            if len(group) > 1:
+                # One batch may have spoilt the transaction of all.
+                for waiting in group:
+                    self._store_group([waiting])
+            else:
+                self._fail(group, IngestError(str(error)))
+        except Exception as error:  # noqa: BLE001 - the writer must outlive any fault, and every sender be answered
+            self._fail(group, IngestError(f"storing failed: {type(error).__name__}: {error}"))
+        else:
+            now = time.monotonic()
+            with self._changed:
+                self._counters.commits += 1
+                self._counters.last_error = ""
+                self._counters.commit_ms.append((now - began) * 1_000)
+                for waiting, repeated in zip(group, appended.duplicates_by_batch, strict=True):
+                    tally = replace(
+                        waiting.batch.tally,
+                        accepted=waiting.batch.tally.accepted - repeated,
+                        duplicates=waiting.batch.tally.duplicates + repeated,
+                    )
+                    self._counters.wait_ms.append((now - waiting.since) * 1_000)
+                    self._counters.stored(tally, time.time_ns())
+                    self._forget(waiting.held_bytes)
+                    _answer(waiting, tally)
+
+    def _fail(self, group: Sequence[_Waiting], error: IngestError) -> None:
+        with self._changed:
+            self._counters.last_error = str(error)
+            self._counters.failed += len(group)
+            for waiting in group:
+                self._forget(waiting.held_bytes)
+                _answer(waiting, error)
+
+
+class _Held:
+    """What one request holds of the bounds, until it is handed to the writer or given back."""
+
+    def __init__(self, ingest: Ingest, size: int) -> None:
+        ingest._hold(size)
+        self._ingest = ingest
+        self._size = size
+        self._mine = True
+
+    def handed_over(self, size: int) -> int:
+        """The writer gives back from now on; the decoded batch counts instead of the body."""
+        with self._ingest._changed:
+            self._ingest._held_bytes += size - self._size
+            self._mine = False
+        return size
+
+    def release(self) -> None:
+        if self._mine:
+            self._mine = False
+            with self._ingest._changed:
+                self._ingest._forget(self._size)
+
+
+def _answer(waiting: _Waiting, outcome: Tally | IngestError) -> None:
+    def resolve() -> None:
+        if waiting.future.done():
+            return
+        if isinstance(outcome, IngestError):
+            waiting.future.set_exception(outcome)
+        else:
+            waiting.future.set_result(outcome)
+
+    # The loop of a sender that left may be closed already.
+    with contextlib.suppress(RuntimeError):
+        waiting.loop.call_soon_threadsafe(resolve)

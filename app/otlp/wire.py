@@ -1,0 +1,167 @@
+"""Attribute values straight from protobuf bytes, tolerant where the official parser refuses whole requests.
+
+Google's parser fails a request at arrays nested 48 deep or one byte of invalid UTF-8; senders may nest 64 deep, and
+Collector and Jaeger accept both. Here a broken attribute costs only itself.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+from app.otlp.attributes import MAX_DEPTH, TOO_DEEP, AttributeValue, member
+from app.otlp.errors import DecodeError
+
+INVALID_UTF8 = "invalid UTF-8 replaced"
+UNDECODABLE = "an attribute could not be decoded"
+CUT_DEPTH = f"a value nested deeper than {MAX_DEPTH} levels was cut"
+STRING_TABLE = "a value refers to a string table, which traces do not have"
+
+# (number, wire type, value of a varint or start, end) of a field in data.
+Field = tuple[int, int, int, int]
+
+VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+
+_DOUBLE = struct.Struct("<d")
+
+
+class Attribute(NamedTuple):
+    """One decoded attribute, its JSON text, and what was mended in it."""
+
+    key: str
+    value: AttributeValue
+    member: str
+    notes: tuple[str, ...]
+
+
+def attribute(raw: bytes) -> Attribute:
+    """The attribute in the bytes of a KeyValue message."""
+    # Longer values seldom repeat; with this limit the memo stays below about 40 MB.
+    return _memoised(raw) if len(raw) <= 512 else _decoded(raw)
+
+
+def _decoded(raw: bytes) -> Attribute:
+    notes: dict[str, None] = {}
+    key: str = ""
+    value: AttributeValue = None
+    try:
+        for number, kind, first, end in fields(raw, 0, len(raw)):
+            if number == 1 and kind == LENGTH:
+                key = text(raw[first:end], notes)
+            elif number == 2 and kind == LENGTH:
+                value = _any_value(raw, first, end, 1, notes)
+            elif number == 3 and kind == VARINT:
+                notes[STRING_TABLE] = None
+    except DecodeError:
+        notes[UNDECODABLE] = None
+        key, value = key or "(undecodable)", None
+    return Attribute(key, value, member(key, value), tuple(notes))
+
+
+_memoised = lru_cache(maxsize=32_768)(_decoded)
+
+
+def text(raw: bytes, notes: dict[str, None]) -> str:
+    """The bytes as text, U+FFFD where they are no UTF-8."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        notes[INVALID_UTF8] = None
+        return raw.decode("utf-8", "replace")
+
+
+def fields(data: bytes, position: int, end: int) -> Iterator[Field]:
+    """The fields of the message at data[position:end], without copying; raises DecodeError with the byte offset."""
+    while position < end:
+        begin = position
+        tag, position = _varint(data, position, end)
+        number, kind = tag >> 3, tag & 7
+        if number == 0:
+            raise DecodeError(f"field number 0 at byte {begin}")
+        if kind == LENGTH:
+            length, position = _varint(data, position, end)
+            if length > end - position:
+                raise DecodeError(f"field {number} at byte {begin} is longer than what holds it")
+            yield number, kind, position, position + length
+            position += length
+        elif kind == VARINT:
+            value, position = _varint(data, position, end)
+            yield number, kind, value, 0
+        elif kind in (FIXED64, FIXED32):
+            length = 8 if kind == FIXED64 else 4
+            if length > end - position:
+                raise DecodeError(f"field {number} at byte {begin} is cut off")
+            yield number, kind, position, position + length
+            position += length
+        else:
+            raise DecodeError(f"field {number} at byte {begin} has wire type {kind}")
+
+
+def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
+    if position < end and data[position] < 0x80:
+        return data[position], position + 1
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= end:
+            raise DecodeError(f"cut off at byte {position}")
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFF_FFFF_FFFF_FFFF, position
+    raise DecodeError(f"a number at byte {position - 10} does not end")
+
+
+def _any_value(data: bytes, position: int, end: int, depth: int, notes: dict[str, None]) -> AttributeValue:
+    value: AttributeValue = None
+    for number, kind, first, last in fields(data, position, end):
+        if number == 1 and kind == LENGTH:
+            value = text(data[first:last], notes)
+        elif number == 2 and kind == VARINT:
+            value = first != 0
+        elif number == 3 and kind == VARINT:
+            value = first - 2**64 if first >= 2**63 else first
+        elif number == 4 and kind == FIXED64:
+            (value,) = _DOUBLE.unpack_from(data, first)
+        elif number in (5, 6) and kind == LENGTH:
+            if depth > MAX_DEPTH:
+                notes[CUT_DEPTH] = None
+                value = TOO_DEEP
+            elif number == 5:
+                value = _array(data, first, last, depth + 1, notes)
+            else:
+                value = _map(data, first, last, depth + 1, notes)
+        elif number == 7 and kind == LENGTH:
+            value = data[first:last]
+        elif number == 8 and kind == VARINT:
+            notes[STRING_TABLE] = None
+            value = None
+    return value
+
+
+def _array(data: bytes, position: int, end: int, depth: int, notes: dict[str, None]) -> list[AttributeValue]:
+    return [
+        _any_value(data, first, last, depth, notes)
+        for number, kind, first, last in fields(data, position, end)
+        if number == 1 and kind == LENGTH
+    ]
+
+
+def _map(data: bytes, position: int, end: int, depth: int, notes: dict[str, None]) -> dict[str, AttributeValue]:
+    values: dict[str, AttributeValue] = {}
+    for number, kind, first, last in fields(data, position, end):
+        if number != 1 or kind != LENGTH:
+            continue
+        key: str = ""
+        value: AttributeValue = None
+        for inner, inner_kind, inner_first, inner_last in fields(data, first, last):
+            if inner == 1 and inner_kind == LENGTH:
+                key = text(data[inner_first:inner_last], notes)
+            elif inner == 2 and inner_kind == LENGTH:
+                value = _any_value(data, inner_first, inner_last, depth, notes)
+            elif inner == 3 and inner_kind == VARINT:
+                notes[STRING_TABLE] = None
+        values[key] = value
+    return values
