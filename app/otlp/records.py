@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from analysis import semantics
+from analysis.attributes import text
 from analysis.normalise import content_hash64
 from analysis.semantics import ParentOrigin, parent_origin
 from app.otlp.attributes import AttributeValue, attributes_json, clean
