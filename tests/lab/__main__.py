@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.lab.faults import Fault
 from tests.lab.lab import PROTOCOLS, Lab
+from tests.lab.processes import ProcessFailed
 from tests.lab.record import RECORDED_FAULTS, record
 from tests.lab.servers import ServerUnavailable
 
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
             result = _run(chosen)
         else:
             result = record(chosen.out, chosen.fault, chosen.minutes)
-    except ServerUnavailable as error:
+    except (ServerUnavailable, ProcessFailed, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     print(json.dumps(result | {"wall_s": round(time.monotonic() - started, 1)}))

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.lab.processes import ProcessGroup
+from tests.lab.processes import ProcessFailed, ProcessGroup
 
 SCHEMA = Path(__file__).parent / "services" / "schema.sql"
 START_TIMEOUT_S = 30.0
@@ -188,7 +188,7 @@ def _unprivileged_user() -> str | None:
 
 
 def _run(command: list[str], user: str | None, folder: Path) -> None:
-    """Run a set-up command to its end. Raises ServerUnavailable with what it printed."""
+    """Run a set-up command to its end. Raises ProcessFailed with what it printed."""
     done = subprocess.run(command, user=user, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode != 0:
-        raise ServerUnavailable(f"{Path(command[0]).name} failed: {done.stderr.strip() or done.stdout.strip()}")
+        raise ProcessFailed(f"{Path(command[0]).name} failed: {done.stderr.strip() or done.stdout.strip()}")
