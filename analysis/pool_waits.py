@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import replace
+from typing import NamedTuple
 
 from analysis.reports import QueueRow
 from analysis.span import Spans
@@ -29,7 +30,7 @@ _CHECKOUTS = """
                lead(nullif(start_ns, -1)) over (
                    partition by trace_id, parent_span_id, peer order by start_ns, span_id
                ) as next_ns
-        from spans where operation_class = 'pool'
+        from spans where operation_class = 'pool' {only}
     ),
     setups as (
         select distinct child.trace_id, child.parent_span_id as span_id
@@ -55,14 +56,13 @@ _CHECKOUTS = """
     )
 """
 
-_JUDGED = f"""
-    {_CHECKOUTS},
+_JUDGED = """
     judged as (
         select held.*,
                case when held.opening = 1 then 'opening'
                     when held.outcome = 'timeout' then 'timeout'
                     when held.duration_ns <= 1000000 then 'free'
-                    when before.release_ns >= held.end_ns - {_HAND_OVER_NS}
+                    when before.release_ns >= held.end_ns - $hand_over_ns
                      and (before.trace_id <> held.trace_id or before.parent_span_id <> held.parent_span_id)
                     then 'handed'
                     else 'opening' end as verdict
@@ -70,7 +70,10 @@ _JUDGED = f"""
         asof left join (select * from held where release_ns > end_ns) as before
           on before.service = held.service and before.instance = held.instance and before.peer = held.peer
           and before.release_ns <= held.end_ns
-    ),
+    )
+"""
+
+_PEAKS = """
     peaks as (
         select service, instance, peer, max(in_use) as peak from (
             select service, instance, peer, sum(step) over (
@@ -84,30 +87,19 @@ _JUDGED = f"""
         ) as sweep
         group by service, instance, peer
     )
-"""  # noqa: S608 - texts of this package only
+"""
 
-_CROWDED = f"""
-    crowded as (
-        select judged.service, judged.instance, judged.peer, max(peaks.peak) as peak
-        from judged
-        left join peaks on peaks.service = judged.service and peaks.instance = judged.instance
-          and peaks.peer = judged.peer
-        group by judged.service, judged.instance, judged.peer
-        having sum(case when verdict = 'handed' and duration_ns >= {_WORTH_NS} then 1 else 0 end)
-                 > coalesce(max(peaks.peak), 0)
-            or sum(case when verdict = 'timeout' then 1 else 0 end) > 0
-    )
-"""  # noqa: S608 - texts of this package only
+_ONLY_CROWDED = "and concat(service, $separator, instance, $separator, peer) in (select unnest($crowded))"
+
+# A control character: services and databases are named by senders, and three names must not run into each other.
+_SEPARATOR = "\x1f"
 
 _WAITS = f"""
-    with {_JUDGED}, {_CROWDED}
-    select judged.trace_id, judged.span_id, judged.parent_span_id, judged.service as first, judged.peer as second,
-           judged.duration_ns as value_ns, case when judged.verdict = 'timeout' then 1 else 0 end as failed,
-           judged.start_ns as arrival_ns, 0 as work_ns
+    with {_CHECKOUTS.format(only=_ONLY_CROWDED)}, {_JUDGED}
+    select trace_id, span_id, parent_span_id, service as first, peer as second, duration_ns as value_ns,
+           case when verdict = 'timeout' then 1 else 0 end as failed, start_ns as arrival_ns, 0 as work_ns
     from judged
-    join crowded on crowded.service = judged.service and crowded.instance = judged.instance
-      and crowded.peer = judged.peer
-    where judged.verdict <> 'opening'
+    where verdict <> 'opening'
 """  # noqa: S608 - texts of this package only
 
 
@@ -115,11 +107,19 @@ def pool_rows(spans: Spans) -> list[QueueRow]:
     """One row for each service and database whose checkouts waited for one another, or gave up."""
     if not spans.rows("select count(*) as n from spans where operation_class = 'pool' order by n")[0][0]:
         return []
+    pools = _crowded_pools(spans)
+    if not pools:
+        return []
     notes: defaultdict[Key, list[str]] = defaultdict(list)
     confidences: dict[Key, str] = {}
-    for service, peer, peak, openings, opening_ns, timeouts, message, driver in _facts(spans):
-        found = _LIMIT.search(message or "")
-        key = service, peer
+    for key, processes in pools.items():
+        peak = max(process.peak for process in processes)
+        openings = sum(process.openings for process in processes)
+        opening_ns = max(process.opening_ns for process in processes)
+        timeouts = sum(process.timeouts for process in processes)
+        driver = any(process.driver for process in processes)
+        message = max(process.message for process in processes)
+        found = _LIMIT.search(message)
         confidences[key] = "derived" if driver else "inferred"
         if found:
             size, overflow, timeout = found.groups()
@@ -140,30 +140,65 @@ def pool_rows(spans: Spans) -> list[QueueRow]:
             "A checkout counts as a wait where it ends just after another request gave its connection back"
             + (", as the driver's spans show." if driver else "; without driver spans that moment is only estimated.")
         )
-    rows = wait_rows(spans, _WAITS, kind="pool", confidence="derived", notes=notes)
-    return [replace(row, confidence=confidences.get((row.service, row.name), "inferred")) for row in rows]
+    rows = wait_rows(
+        spans,
+        _WAITS,
+        kind="pool",
+        confidence="derived",
+        parameters={
+            "hand_over_ns": _HAND_OVER_NS,
+            "separator": _SEPARATOR,
+            "crowded": [
+                _SEPARATOR.join((service, process.instance, peer))
+                for (service, peer), processes in pools.items()
+                for process in processes
+            ],
+        },
+        notes=notes,
+    )
+    return [replace(row, confidence=confidences[row.service, row.name]) for row in rows]
 
 
-def _facts(spans: Spans) -> list[tuple[str, str, int, int, int, int, str, int]]:
-    """Of each pool that made requests wait: peak use, openings, time-outs with their text, driver spans or not."""
+class _Process(NamedTuple):
+    """One process's pool that made requests wait: the columns of the query below after service and peer."""
+
+    instance: str
+    peak: int
+    openings: int
+    opening_ns: int
+    timeouts: int
+    message: str
+    driver: int
+
+
+def _crowded_pools(spans: Spans) -> dict[Key, list[_Process]]:
+    """Pools by (service, database) whose processes saw more hand-overs than connections in use, or time-outs."""
     rows = spans.rows(
         f"""
-        with {_JUDGED}, {_CROWDED}
-        select judged.service, judged.peer, max(crowded.peak) as peak,
+        with {_CHECKOUTS.format(only="")}, {_JUDGED}, {_PEAKS}
+        select judged.service, judged.peer, judged.instance, coalesce(max(peaks.peak), 0) as peak,
                sum(case when verdict = 'opening' and duration_ns > 1000000 then 1 else 0 end) as openings,
                max(case when verdict = 'opening' then duration_ns else 0 end) as opening_ns,
                sum(case when verdict = 'timeout' then 1 else 0 end) as timeouts,
                max(case when verdict = 'timeout' then status_message else '' end) as message,
                max(case when drivers.service is null then 0 else 1 end) as driver
         from judged
-        join crowded on crowded.service = judged.service and crowded.instance = judged.instance
-          and crowded.peer = judged.peer
+        left join peaks on peaks.service = judged.service and peaks.instance = judged.instance
+          and peaks.peer = judged.peer
         left join (
             select distinct service from spans
             where operation_class = 'database_session' and scope_name <> 'opentelemetry.instrumentation.sqlalchemy'
         ) as drivers on drivers.service = judged.service
-        group by judged.service, judged.peer
-        order by judged.service, judged.peer
-        """  # noqa: S608 - texts of this package only
+        group by judged.service, judged.peer, judged.instance
+        having sum(case when verdict = 'handed' and duration_ns >= $worth_ns then 1 else 0 end)
+                 > coalesce(max(peaks.peak), 0)
+            or sum(case when verdict = 'timeout' then 1 else 0 end) > 0
+        order by judged.service, judged.peer, judged.instance
+        """,  # noqa: S608 - texts of this package only
+        hand_over_ns=_HAND_OVER_NS,
+        worth_ns=_WORTH_NS,
     )
-    return [(row[0], row[1], int(row[2] or 0), int(row[3]), int(row[4]), int(row[5]), row[6], row[7]) for row in rows]
+    pools: dict[Key, list[_Process]] = {}
+    for service, peer, *rest in rows:
+        pools.setdefault((service, peer), []).append(_Process._make(rest))
+    return pools
