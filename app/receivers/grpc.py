@@ -1,0 +1,115 @@
+"""OTLP over gRPC: TraceService/Export on raw bytes, so that decoding, limits and answers are the same as over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import NoReturn
+
+import grpc
+import grpc.aio
+
+from app.ingest.errors import BadPayload, IngestError, Overloaded, PayloadTooLarge
+from app.ingest.ingest import Ingest
+from app.receivers.status import Code, export_response, retry_info, status
+from app.settings import Settings
+from app.sockets import CannotListen, address_text, bound_sockets
+
+_LOG = logging.getLogger("spanwise.receivers")
+_COMMIT_TIMEOUT_S = 8.0
+_ANSWER_RESERVE_S = 0.25
+_SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
+_OTHER_SERVICES = {
+    "opentelemetry.proto.collector.metrics.v1.MetricsService": ("metrics", "OTEL_METRICS_EXPORTER"),
+    "opentelemetry.proto.collector.logs.v1.LogsService": ("logs", "OTEL_LOGS_EXPORTER"),
+}
+_MAX_STREAMS = 256
+_MAX_METADATA_BYTES = 16 * 1024
+
+
+class GrpcReceiver:
+    """One gRPC server; start and stop it on the event loop."""
+
+    def __init__(self, ingest: Ingest, settings: Settings) -> None:
+        self._ingest = ingest
+        self._server = grpc.aio.server(
+            options=(
+                # With grpcio's default a second instance would start happily and take half of the traffic.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", settings.max_body_bytes),
+                ("grpc.max_concurrent_streams", _MAX_STREAMS),
+                ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+                # SDKs may ping an idle connection every 10 s without being sent away.
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            )
+        )
+        self._server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(
+                    _SERVICE, {"Export": grpc.unary_unary_rpc_method_handler(self._export)}
+                ),
+                *(_refusing(service, *named) for service, named in _OTHER_SERVICES.items()),
+            )
+        )
+
+    async def start(self, hosts: tuple[str, ...], port: int) -> int:
+        """Listens on every host; gives the port (a free one for 0). Raises CannotListen."""
+        for host in hosts:
+            # grpcio says only that it failed; a socket of our own says why.
+            for probe in bound_sockets((host,), port):
+                port = probe.getsockname()[1]
+                probe.close()
+            try:
+                self._server.add_insecure_port(address_text(host, port))
+            except RuntimeError:
+                raise CannotListen(f"{address_text(host, port)} cannot be listened on", taken=True) from None
+        await self._server.start()
+        return port
+
+    async def stop(self, grace_s: float) -> None:
+        """Takes no new calls, lets those under way finish for so long."""
+        await self._server.stop(grace_s)
+
+    async def _export(self, body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        left_s = context.time_remaining()
+        timeout_s = _COMMIT_TIMEOUT_S if left_s is None else min(_COMMIT_TIMEOUT_S, left_s - _ANSWER_RESERVE_S)
+        try:
+            tally = await self._ingest.submit(body, media="protobuf", encoding="", timeout_s=max(timeout_s, 0.01))
+        except BadPayload as error:
+            await _abort(context, Code.INVALID_ARGUMENT, str(error), field="body")
+        except PayloadTooLarge as error:
+            await _abort(context, Code.RESOURCE_EXHAUSTED, str(error))
+        except Overloaded as error:
+            await _abort(context, Code.UNAVAILABLE, str(error), retry_after_s=min(max(error.retry_after_s, 1), 3))
+        except IngestError as error:
+            _LOG.error("traces were not stored: %s", error)
+            await _abort(context, Code.INTERNAL, str(error))
+        except Exception:  # noqa: BLE001 - every sender is answered
+            bug = uuid.uuid4().hex[:12]
+            _LOG.exception("bug %s while receiving traces", bug)
+            await _abort(context, Code.INTERNAL, f"Spanwise failed on this request; its log has it under {bug}.")
+        return bytes(export_response(tally).SerializeToString())
+
+
+async def _abort(
+    context: grpc.aio.ServicerContext[bytes, bytes], code: int, message: str, *, field: str = "", retry_after_s: int = 0
+) -> NoReturn:
+    answer = status(code, message, field=field, retry_after_s=retry_after_s)
+    trailers = [("grpc-status-details-bin", answer.SerializeToString())]
+    if retry_after_s:
+        # The Python exporter looks here, others into the details above.
+        trailers.append(("google.rpc.retryinfo-bin", retry_info(retry_after_s).SerializeToString()))
+    await context.abort(_GRPC_CODES[code], answer.message, tuple(trailers))
+    raise AssertionError("abort raises")
+
+
+_GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def _refusing(service: str, signal: str, variable: str) -> grpc.GenericRpcHandler:
+    async def refuse(body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        message = f"Spanwise takes traces only; switch the {signal} exporter of this service off: {variable}=none"
+        await _abort(context, Code.UNIMPLEMENTED, message)
+
+    return grpc.method_handlers_generic_handler(service, {"Export": grpc.unary_unary_rpc_method_handler(refuse)})

@@ -1,0 +1,154 @@
+"""OTLP over HTTP: `POST /v1/traces`, protobuf and JSON by Content-Type, one Status body for every failure.
+
+A 200 means committed. Nothing here ever redirects: exporters take a 3xx for success and lose the spans.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from http import HTTPStatus
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from app.ingest.errors import BadPayload, IngestError, Overloaded, PayloadTooLarge, UnsupportedEncoding
+from app.ingest.ingest import Ingest
+from app.receivers.status import JSON, PROTOBUF, Code, cut, export_body, export_response, status, status_body
+from app.settings import Settings
+
+_LOG = logging.getLogger("spanwise.receivers")
+_MEDIA = {PROTOBUF: "protobuf", "application/protobuf": "protobuf", JSON: "json"}
+_COMMIT_TIMEOUT_S = 8.0
+"""Below the 10 s after which exporters give up by default: they shall hear "try again" instead of nothing."""
+_RETRY_AFTER_S = 2
+_CODES = {
+    HTTPStatus.BAD_REQUEST: Code.INVALID_ARGUMENT,
+    HTTPStatus.FORBIDDEN: Code.PERMISSION_DENIED,
+    HTTPStatus.NOT_FOUND: Code.NOT_FOUND,
+    HTTPStatus.METHOD_NOT_ALLOWED: Code.UNIMPLEMENTED,
+    HTTPStatus.REQUEST_TIMEOUT: Code.DEADLINE_EXCEEDED,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: Code.RESOURCE_EXHAUSTED,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: Code.INVALID_ARGUMENT,
+    HTTPStatus.MISDIRECTED_REQUEST: Code.PERMISSION_DENIED,
+    HTTPStatus.INTERNAL_SERVER_ERROR: Code.INTERNAL,
+    HTTPStatus.SERVICE_UNAVAILABLE: Code.UNAVAILABLE,
+}
+
+
+def is_otlp(path: str) -> bool:
+    """Whether senders, not people, ask for this path: failures there are Status bodies."""
+    return path.startswith(("/v1/", "/v1development/"))
+
+
+def media_type(headers: Headers) -> str:
+    """The Content-Type without parameters, in lower case."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def failure(headers: Headers, http_status: int, message: str, **more: str) -> Response:
+    """A Status answer in the encoding of the request, JSON where that is unknown; `more` are further headers."""
+    sent = media_type(headers)
+    answer_type = sent if sent in _MEDIA else JSON
+    field = "body" if http_status == HTTPStatus.BAD_REQUEST else ""
+    retry_after_s = int(more.get("Retry_After", 0))
+    answer = status(_CODES[HTTPStatus(http_status)], message, field=field, retry_after_s=retry_after_s)
+    extra = {name.replace("_", "-"): value for name, value in more.items()}
+    return Response(status_body(answer, answer_type), http_status, extra, answer_type)
+
+
+class TraceReceiver:
+    """The endpoint for traces, as an ASGI application so that every method gets here."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        try:
+            response = await _taken(request)
+        except ClientDisconnect:
+            return
+        except Exception:  # noqa: BLE001 - every sender is answered in OTLP's words
+            bug = uuid.uuid4().hex[:12]
+            _LOG.exception("bug %s while receiving traces", bug)
+            response = failure(request.headers, 500, f"Spanwise failed on this request; its log has it under {bug}.")
+        await response(scope, receive, send)
+
+
+async def _taken(request: Request) -> Response:
+    headers = request.headers
+    if request.method != "POST":
+        message = f"{request.method} is not defined here: send traces by POST."
+        return failure(headers, HTTPStatus.METHOD_NOT_ALLOWED, message, Allow="POST")
+    sent = media_type(headers)
+    if sent not in _MEDIA:
+        shown = f"Content-Type {cut(sent, 100)!r} is not understood" if sent else "The Content-Type is missing"
+        return failure(headers, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"{shown}: send {PROTOBUF} or {JSON}.")
+    settings: Settings = request.app.state.settings
+    ingest: Ingest = request.app.state.ingest
+    try:
+        body = await _body(request, settings.max_body_bytes, settings.body_timeout_s)
+        tally = await ingest.submit(
+            body,
+            media="json" if sent == JSON else "protobuf",
+            encoding=headers.get("content-encoding", ""),
+            timeout_s=_COMMIT_TIMEOUT_S,
+        )
+    except BadPayload as error:
+        return failure(headers, HTTPStatus.BAD_REQUEST, str(error))
+    except UnsupportedEncoding as error:
+        return failure(headers, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, str(error), Accept_Encoding="gzip, deflate, zstd")
+    except PayloadTooLarge as error:
+        return failure(headers, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
+    except Overloaded as error:
+        retry_after_s = min(max(error.retry_after_s, 1), 3)
+        return failure(headers, HTTPStatus.SERVICE_UNAVAILABLE, str(error), Retry_After=str(retry_after_s))
+    except IngestError as error:
+        _LOG.error("traces were not stored: %s", error)
+        return failure(headers, HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+    except TimeoutError:
+        message = f"The body did not arrive within {settings.body_timeout_s:g} s."
+        return failure(headers, HTTPStatus.REQUEST_TIMEOUT, message, Connection="close")
+    return Response(export_body(export_response(tally), sent), media_type=sent)
+
+
+async def _body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
+    """The whole body; raises PayloadTooLarge before more than max_bytes are held, TimeoutError."""
+    too_large = PayloadTooLarge(
+        f"The body is larger than {max_bytes} bytes: send smaller batches (OTEL_BSP_MAX_EXPORT_BATCH_SIZE) "
+        "or raise SPANWISE_MAX_BODY_BYTES."
+    )
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
+        raise too_large
+    body = bytearray()
+    async with asyncio.timeout(timeout_s):
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                raise too_large
+    return bytes(body)
+
+
+class OtherSignal:
+    """Metrics, logs and profiles: a clean 404 that says how to switch their exporters off."""
+
+    def __init__(self, signal: str, variable: str) -> None:
+        self._message = f"Spanwise takes traces only; switch the {signal} exporter of this service off: {variable}=none"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await failure(Headers(scope=scope), HTTPStatus.NOT_FOUND, self._message)(scope, receive, send)
+
+
+def _both(path: str, endpoint: TraceReceiver | OtherSignal, name: str) -> list[Route]:
+    """With and without a slash at the end: neither may redirect to the other."""
+    return [Route(path, endpoint, name=name), Route(path + "/", endpoint, name=f"{name}_slash")]
+
+
+routes = [
+    *_both("/v1/traces", TraceReceiver(), "otlp_traces"),
+    *_both("/v1/metrics", OtherSignal("metrics", "OTEL_METRICS_EXPORTER"), "otlp_metrics"),
+    *_both("/v1/logs", OtherSignal("logs", "OTEL_LOGS_EXPORTER"), "otlp_logs"),
+]
