@@ -30,7 +30,7 @@ def queue_figure(row: QueueRow) -> Figure:
                 ],
                 "hoverinfo": "text",
                 "connectgaps": False,
-                "marker": {"size": 4},
+                "marker": {"size": 6},
                 "line": {"width": 2},
                 "meta": {"colour": _COLOURS.get(row.kind, "queue")},
             },
@@ -43,7 +43,8 @@ def queue_figure(row: QueueRow) -> Figure:
                 "textposition": "none",
                 "hoverinfo": "text",
                 "yaxis": "y2",
-                "meta": {"colour": "quiet"},
+                "marker": {"opacity": 0.55},
+                "meta": {"colour": "unaccounted"},
             },
         ],
         "layout": layout(
@@ -55,7 +56,7 @@ def queue_figure(row: QueueRow) -> Figure:
                 "domain": [0.42, 1],
                 "automargin": True,
             },
-            yaxis2={"domain": [0, 0.3], "rangemode": "tozero", "nticks": 3, "automargin": True, "showgrid": True},
+            yaxis2={"domain": [0, 0.3], "rangemode": "tozero", "nticks": 3, "zeroline": False, "automargin": True, "showgrid": True},
             meta={"time_axis": True},
         ),
     }

@@ -46,7 +46,7 @@ def attempts_figure(edge: RetryEdge) -> Figure:
             90 + 28 * max(len(names), 1),
             barmode="stack",
             bargap=0.3,
-            xaxis={"rangemode": "tozero", "showgrid": True, "nticks": 5, "automargin": True},
+            xaxis={"rangemode": "tozero", "showgrid": True, "zeroline": False, "nticks": 5, "automargin": True},
             yaxis={"type": "category", "autorange": "reversed", "automargin": True, "showgrid": False},
         ),
     }

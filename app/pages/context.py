@@ -14,13 +14,13 @@ from starlette.routing import Route
 
 from analysis.errors import NotFound, QueryInterrupted
 from analysis.span import Window
-from app.links import BadScope, parse_scope
+from app.links import BadScope, Scope, parse_scope
 from app.pages.rendering import View, error_page, render
-from app.store.base import Store, StoreBusy
+from app.settings import Settings
+from app.store.base import LIVE, Store, StoreBusy
 
 if TYPE_CHECKING:
     from app.query import Queries
-    from app.settings import Settings
 
 T = TypeVar("T")
 _SCOPE_PARAMETERS = frozenset({"dataset", "last", "from", "to"})
@@ -54,6 +54,10 @@ class Page:
         if name not in self.request.query_params:
             raise BadScope(f"“{name}” is missing from the URL")
         return self.request.query_params[name]
+
+    def remaining_scope(self, deleted_id: int) -> Scope:
+        """The page's scope, or the live dataset where the page's own is gone."""
+        return Scope(LIVE) if self.view.scope.dataset_id == deleted_id else self.view.scope
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
         """An analysis over the page's dataset and window, off the loop, cached and with a deadline."""

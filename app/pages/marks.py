@@ -67,7 +67,8 @@ def kind_bar(row: EndpointRow) -> tuple[Bar, ...]:
     """Work, wait and waste as shares of the critical path, the rest unknown; empty where nothing was sampled."""
     if row.work_share is None or row.wait_share is None or row.waste_share is None:
         return ()
-    return _stacked([("work", row.work_share), ("wait", row.wait_share), ("waste", row.waste_share)])
+    shares = [("work", row.work_share), ("wait", row.wait_share), ("waste", row.waste_share)]
+    return _stacked([*shares, ("unknown", max(1.0 - sum(share for _, share in shares), 0.0))])
 
 
 def slices_bar(slices: Iterable[Slice], duration_ns: int) -> tuple[Bar, ...]:

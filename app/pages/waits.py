@@ -12,6 +12,13 @@ from app.charts.queueing import queue_figure
 from app.charts.retries import attempts_figure, backoff_figure
 from app.pages.context import Page
 
+BACKOFF_SHAPES = {
+    "none": "no backoff",
+    "constant": "always the same",
+    "growing": "growing, without jitter",
+    "jittered": "with jitter",
+    "unknown": "too few to tell",
+}
 CHARTS = 12
 """Waits and edges that get their own section; the table above has all."""
 
@@ -48,6 +55,7 @@ async def retries_page(page: Page) -> Response:
         report=report,
         rows=[(edge, attempts_figure(edge), _backoff(edge)) for edge in report.edges[:CHARTS]],
         sentence=retry_sentence(report) if report.edges else "",
+        backoff_shapes=BACKOFF_SHAPES,
     )
 
 

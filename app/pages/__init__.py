@@ -1,0 +1,1 @@
+"""Server-rendered pages: a handler each, one list of routes."""

@@ -1,0 +1,314 @@
+"""Hand-made reports with hostile names in every text field, for tests of charts and templates."""
+
+from __future__ import annotations
+
+from analysis.ledger import Category, Slice
+from analysis.quantiles import Quantile
+from analysis.reports import (
+    AttemptOutcome,
+    EndpointProfile,
+    EndpointReport,
+    EndpointRow,
+    Evidence,
+    Exemplar,
+    Finding,
+    Fix,
+    FixesReport,
+    Gain,
+    HeatMap,
+    LatencySeries,
+    LedgerRow,
+    Overview,
+    QueueRow,
+    QueuesReport,
+    RetriesReport,
+    RetryEdge,
+    ServiceEdge,
+    SpanDetail,
+    TraceList,
+    TraceListRow,
+    TraceReport,
+    TraceSpanRow,
+)
+
+HOSTILE = "<b>x</b><script>hacked=1</script>\"'><img src=x onerror=hacked=1>{{7*7}} %{y} $\\alpha$ &amp; \x1b\u202e"
+"""Markup, attribute breakers, templates of Jinja, Plotly and TeX, a terminal escape and a right-to-left override."""
+
+MS = 1_000_000
+START = 1_700_000_000_000_000_000
+TRACE = "0123456789abcdef0123456789abcdef"
+
+
+def quantile(q: float, value_ms: float | None, trusted: bool = True, count: int = 1000) -> Quantile:
+    if value_ms is None:
+        return Quantile(q, 0, None, None, None)
+    value = round(value_ms * MS)
+    return Quantile(q, count, value, value * 9 // 10 if trusted else None, value * 11 // 10 if trusted else None)
+
+
+def endpoint_row(
+    service: str = HOSTILE, endpoint: str = HOSTILE, p50_ms: float = 20, p99_ms: float = 400, count: int = 1000
+) -> EndpointRow:
+    return EndpointRow(
+        service=service,
+        endpoint=endpoint,
+        count=count,
+        errors=13,
+        rate_per_s=0.4,
+        total_ns=10**11,
+        p50=quantile(0.5, p50_ms, count=count),
+        p95=quantile(0.95, (p50_ms + p99_ms) / 2, count=count),
+        p99=quantile(0.99, p99_ms, count=count),
+        p999=quantile(0.999, p99_ms * 1.2, trusted=False, count=count),
+        sparkline=(0, 5, 7, 0, 0, 3 * MS, 2, 0, 9) + (0,) * 15,
+        wait_share=None,
+        waste_share=None,
+        work_share=None,
+    )
+
+
+def ledger_row(category: Category, body_ms: float, tail_ms: float, label: str = HOSTILE) -> LedgerRow:
+    difference = round((tail_ms - body_ms) * MS)
+    return LedgerRow(
+        category,
+        label,
+        round(body_ms * MS),
+        round(tail_ms * MS),
+        difference - 3 * MS,
+        difference + 4 * MS,
+        (TRACE,),
+    )
+
+
+def endpoint_report() -> EndpointReport:
+    starts = tuple(START + index * 10**10 for index in range(4))
+    return EndpointReport(
+        row=endpoint_row(),
+        sentence=f"Slow requests wait for {HOSTILE}.",
+        tail_quantile=0.99,
+        tail_from_ns=400 * MS,
+        body_low_ns=18 * MS,
+        body_high_ns=22 * MS,
+        sampled_tail=10,
+        sampled_body=200,
+        series=LatencySeries(
+            10**10,
+            starts,
+            (40, 0, 30, 900),
+            (0, 0, 1, 2),
+            (20 * MS, None, 21 * MS, 22 * MS),
+            (90 * MS, None, None, 99 * MS),
+            (None, None, None, 400 * MS),
+        ),
+        heat_map=HeatMap(
+            10**10, starts, (10 * MS, 20 * MS, 40 * MS, 80 * MS), ((30, 0, 20, 500), (10, 0, 9, 300), (0, 0, 1, 100))
+        ),
+        ledger=(
+            ledger_row(Category.POOL, 1, 300),
+            ledger_row(Category.DATABASE, 5, 60),
+            ledger_row(Category.DATABASE, 9, 2),
+        ),
+        category_rows=tuple(ledger_row(category, 3, 7, "") for category in Category),
+        exemplars=(
+            Exemplar("p50", TRACE, 1, START, 20 * MS, failed=False),
+            Exemplar(HOSTILE, TRACE, 2**64 - 1, START, 900 * MS, failed=True),
+        ),
+        trust=(f"Parents are missing: {HOSTILE}",),
+    )
+
+
+def finding(
+    confidence: str = "high", is_floor: bool = True, service: str = HOSTILE, endpoint: str = HOSTILE
+) -> Finding:
+    gain = Gain(
+        service=service,
+        endpoint=endpoint,
+        p50_before_ns=20 * MS,
+        p50_after_ns=19 * MS,
+        p99_before_ns=400 * MS,
+        p99_after_ns=100 * MS,
+        p99_saved_low_ns=250 * MS,
+        p99_saved_high_ns=340 * MS,
+        quantile=0.99,
+        request_seconds_per_day=120.0,
+        tail_share=0.9,
+        body_share=0.01,
+        is_floor=is_floor,
+        assumption=f"Nothing else changes in {HOSTILE}.",
+    )
+    small = Gain(**{**vars(gain), "service": "caller", "p99_saved_low_ns": None, "p99_saved_high_ns": None})
+    return Finding(
+        detector="pool-wait",
+        fingerprint="00ff00ff00ff00ff",
+        title=f"Waits for {HOSTILE}",
+        service=service,
+        endpoint=endpoint,
+        operation=HOSTILE,
+        message=f"It waits: {HOSTILE}",
+        occurrences=40,
+        affected_requests=30,
+        sampled_requests=210,
+        confidence=confidence,
+        confidence_reason=f"Because of {HOSTILE}",
+        gains=(gain, small),
+        evidence=(Evidence(TRACE, tuple(range(1, 10)), HOSTILE), Evidence(TRACE, (), HOSTILE)),
+        fix=Fix(f"Change {HOSTILE}", (f"First {HOSTILE}", "Then"), f"before = '{HOSTILE}'", f"after = '{HOSTILE}'", "python"),
+    )
+
+
+def fixes_report(*findings: Finding) -> FixesReport:
+    return FixesReport(
+        findings=findings or tuple(finding() for _ in range(4)),
+        profiles=(EndpointProfile(HOSTILE, HOSTILE, 210, 0.5, 0.25, 0.05),),
+        failed_detectors=(("serial-calls", f"ValueError: {HOSTILE}"),),
+        examined_requests=210,
+        total_requests=1000,
+    )
+
+
+def overview_report(*rows: EndpointRow) -> Overview:
+    ranked = rows or (endpoint_row(), endpoint_row("quiet", "GET /", 3, 4, count=12))
+    return Overview(
+        request_count=sum(row.count for row in ranked),
+        span_count=9000,
+        trace_count=1000,
+        error_count=13,
+        endpoints=ranked,
+        edges=(ServiceEdge(HOSTILE, HOSTILE, 1200, 3, 10**10, 44 * MS), ServiceEdge("a", "", 1, 0, 0, 0)),
+        left_out=(("worker polling and task lifetimes", 133),),
+        notes=(f"Parents are missing in {HOSTILE}",),
+    )
+
+
+def queue_row(kind: str = "pool", confidence: str = "inferred") -> QueueRow:
+    return QueueRow(
+        kind=kind,
+        name=HOSTILE,
+        service=HOSTILE,
+        confidence=confidence,
+        count=500,
+        waited=30,
+        p50=quantile(0.5, 1),
+        p95=quantile(0.95, 80),
+        p99=quantile(0.99, 120, trusted=False, count=100),
+        max_ns=130 * MS,
+        total_ns=10**10,
+        timeouts=2,
+        service_p50_ns=3 * MS,
+        payers=((HOSTILE, HOSTILE, 30, 10**9),),
+        bucket_ns=10**10,
+        start_ns=(START, START + 10**10, START + 2 * 10**10),
+        arrivals=(200, 0, 300),
+        wait_p95_ns=(70 * MS, None, 90 * MS),
+        trace_ids=(TRACE,),
+        notes=(HOSTILE,),
+    )
+
+
+def queues_report() -> QueuesReport:
+    return QueuesReport((queue_row(), queue_row("queue", "measured")), ((HOSTILE, HOSTILE, 3),), (HOSTILE,))
+
+
+def retry_edge() -> RetryEdge:
+    return RetryEdge(
+        caller=HOSTILE,
+        callee=HOSTILE,
+        operation=HOSTILE,
+        kind="visible",
+        calls=1000,
+        retried_calls=90,
+        attempts=1150,
+        recovered=80,
+        exhausted=10,
+        wasted_ns=10**10,
+        backoff_ns=10**9,
+        by_attempt=(AttemptOutcome(1, 1000, 910, 90), AttemptOutcome(2, 90, 60, 30), AttemptOutcome(3, 60, 50, 10)),
+        errors=((HOSTILE, 100), ("", 30)),
+        backoff_gaps_ns=((0, 100 * MS, 102 * MS), ()),
+        backoff_shape="constant",
+        endpoints=((HOSTILE, HOSTILE, 90),),
+        trace_ids=(TRACE,),
+    )
+
+
+def retries_report() -> RetriesReport:
+    return RetriesReport((retry_edge(),), 900, 1000, (HOSTILE,))
+
+
+def span_row(span_id: int, parent: int = 0, depth: int = 0, start_ms: float = 0, length_ms: float = 10, **more: object) -> TraceSpanRow:
+    start = START + round(start_ms * MS)
+    fields: dict[str, object] = {
+        "span_id": span_id,
+        "parent_span_id": parent,
+        "depth": depth,
+        "service": HOSTILE,
+        "name": HOSTILE,
+        "kind": 3,
+        "category": Category.DATABASE,
+        "start_ns": start,
+        "raw_start_ns": start,
+        "duration_ns": round(length_ms * MS),
+        "self_ns": MS,
+        "critical": ((start, start + MS),),
+        "critical_ns": MS,
+        "failed": False,
+        "outcome": "ok",
+        "error_type": "",
+        "attempt": 0,
+        "operation": HOSTILE,
+        "peer": HOSTILE,
+        "scope_name": HOSTILE,
+        "notes": (),
+        "child_count": 0,
+    }
+    return TraceSpanRow(**{**fields, **more})  # type: ignore[arg-type]
+
+
+def trace_report(rows: tuple[TraceSpanRow, ...] | None = None) -> TraceReport:
+    rows = rows or (
+        span_row(1, length_ms=100, child_count=4, category=Category.OWN_CODE, notes=(HOSTILE,)),
+        span_row(2, 1, 1, 5, 10, attempt=1, failed=True, outcome="error", error_type=HOSTILE),
+        span_row(3, 1, 1, 30, 20, attempt=2),
+        span_row(4, 1, 1, 60, 20, category=Category.POOL),
+        span_row(5, 1, 1, 90, 40, critical=(), critical_ns=0),
+    )
+    return TraceReport(
+        trace_id=TRACE,
+        start_ns=START,
+        duration_ns=130 * MS,
+        root_service=HOSTILE,
+        root_endpoint=HOSTILE,
+        services=(HOSTILE,),
+        span_count=len(rows),
+        error_count=1,
+        rows=rows,
+        slices=tuple(Slice(category, HOSTILE, MS * (index + 1), (1,)) for index, category in enumerate(Category)),
+        notes=(HOSTILE,),
+    )
+
+
+def span_detail() -> SpanDetail:
+    attributes = (
+        '{"' + "<b>k</b>" + '":"<script>hacked=1</script>","javascript":"javascript:hacked=1",'
+        '"url":"https://example.org/?a=1&b=2","long":"' + "y" * 5000 + '","list":[1,{"a":"<i>"}],"n":1.0}'
+    )
+    return SpanDetail(
+        span_id=2,
+        attributes=attributes,
+        resource=attributes,
+        scope_name=HOSTILE,
+        scope_version=HOSTILE,
+        events=((START, HOSTILE, attributes),),
+        links=((TRACE, 7, attributes),),
+        status_message=HOSTILE,
+        trace_state=HOSTILE,
+        flags=1,
+        dropped_attributes_count=1,
+        dropped_events_count=2,
+        dropped_links_count=3,
+    )
+
+
+def trace_list() -> TraceList:
+    row = TraceListRow(TRACE, 1, HOSTILE, HOSTILE, START, 130 * MS, "error", HOSTILE, 500, 5)
+    return TraceList((row, row), 120, (HOSTILE,), ((HOSTILE, HOSTILE),))
