@@ -166,23 +166,26 @@ def owners(seeds: str) -> str:
     the topmost span that is there. For use after `with recursive`; bounded to 32 steps, so cycles end.
     """
     return f"""
-    climb as (
-        select seed.trace_id, seed.span_id as seed_id, seed.span_id as at_id, 0 as depth
-        from {seeds} as seed
-        union all
-        select climb.trace_id, climb.seed_id, parent.span_id as at_id, climb.depth + 1 as depth
-        from climb
-        join trace_spans as child on child.trace_id = climb.trace_id and child.span_id = climb.at_id
-        join trace_spans as parent on parent.trace_id = child.trace_id and parent.span_id = child.parent_span_id
-        where child.request_class <> 'request' and climb.depth < {_MAX_DEPTH}
+    around as (
+        select trace_id, span_id, parent_span_id, request_class, service, endpoint from trace_spans
+        where trace_id in (select trace_id from {seeds})
     ),
-    top as (
-        select trace_id, seed_id, max_by(at_id, depth) as owner_id from climb group by trace_id, seed_id
+    climb as (
+        select around.*, seed.span_id as seed_id, 0 as depth
+        from {seeds} as seed
+        join around on around.trace_id = seed.trace_id and around.span_id = seed.span_id
+        union all
+        select parent.*, climb.seed_id, climb.depth + 1 as depth
+        from climb
+        join around as parent on parent.trace_id = climb.trace_id and parent.span_id = climb.parent_span_id
+        where climb.request_class <> 'request' and climb.depth < {_MAX_DEPTH}
+          and (climb.request_class <> 'candidate' or parent.service = climb.service)
     ),
     owned as (
-        select top.trace_id, top.seed_id, top.owner_id, owner.service, owner.endpoint
-        from top
-        join trace_spans as owner on owner.trace_id = top.trace_id and owner.span_id = top.owner_id
+        select trace_id, seed_id, max_by(span_id, depth) as owner_id, max_by(service, depth) as service,
+               max_by(endpoint, depth) as endpoint
+        from climb
+        group by trace_id, seed_id
     )
     """  # noqa: S608 - texts of this package only
 

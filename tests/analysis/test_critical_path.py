@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from analysis.critical_path import Section, critical_path
 from analysis.sketch import EPOCH_NS
-from analysis.span import Kind
+from analysis.span import Kind, Span
 from analysis.trace import Node, build_trace
 from tests.random_traces import deep_chain, random_traces, span
 from tests.sketched import drawn_request
@@ -171,13 +171,13 @@ def brute_force(root: Node) -> dict[int, int]:
 
 
 @given(random_traces())
-def test_sections_are_disjoint_and_add_up(spans: list) -> None:  # type: ignore[type-arg]
+def test_sections_are_disjoint_and_add_up(spans: list[Span]) -> None:
     for root in build_trace(spans).roots:
         check(root, critical_path(root))
 
 
 @given(random_traces(max_ns=60))
-def test_equals_a_brute_force_walk(spans: list) -> None:  # type: ignore[type-arg]
+def test_equals_a_brute_force_walk(spans: list[Span]) -> None:
     for root in build_trace(spans).roots:
         owner = brute_force(root)
         for section in critical_path(root):
@@ -186,7 +186,7 @@ def test_equals_a_brute_force_walk(spans: list) -> None:  # type: ignore[type-ar
 
 
 @given(random_traces(), st.permutations(range(12)))
-def test_order_of_arrival_does_not_matter(spans: list, order: list[int]) -> None:  # type: ignore[type-arg]
+def test_order_of_arrival_does_not_matter(spans: list[Span], order: list[int]) -> None:
     shuffled = [spans[position] for position in order if position < len(spans)] + spans[12:]
     first, second = build_trace(spans), build_trace(shuffled)
     for one, other in zip(first.roots, second.roots, strict=True):

@@ -13,15 +13,15 @@ from analysis.gain import weighted_quantile
 from analysis.quantiles import sample_quantile
 from analysis.retime import Edit, retimed_duration_ns
 from analysis.span import Span
-from analysis.trace import build_trace
+from analysis.trace import Node, build_trace
 from tests.random_traces import random_traces, span
 from tests.sketched import drawn_request
 
 MS = 1_000_000
 
 
-def child(root: object, name: str) -> int:
-    return next(node.span.span_id for node in root.walk() if node.span.name == name)  # type: ignore[attr-defined]
+def child(root: Node, name: str) -> int:
+    return next(node.span.span_id for node in root.walk() if node.span.name == name)
 
 
 def test_halving_one_branch_makes_another_one_limiting() -> None:

@@ -356,3 +356,18 @@ def test_other_ids_change_nothing() -> None:
 
 def _without_ids(edge: RetryEdge) -> dict[str, object]:
     return {name: value for name, value in vars(edge).items() if name != "trace_ids"}
+
+
+def test_cycles_and_hostile_names_are_survived() -> None:
+    hostile = "sh'op\"; drop table all_spans; -- <script>alert(1)</script> %_\x00"
+    drawn = Drawn()
+    drawn.add(hostile, "a", 0, 900, kind=Kind.INTERNAL, parent=2)
+    drawn.add(hostile, "b", 0, 900, kind=Kind.INTERNAL, parent=1)
+    drawn.add(hostile, "self", 0, 900, kind=Kind.INTERNAL, parent=3)
+    for parent in (1, 3):
+        for start, error in ((0, "Broken'; --"), (20, "")):
+            attributes = get(f"/{parent}")
+            drawn.add(hostile, "GET", start, start + 10, parent=parent, error=error, attributes=attributes)
+    report = report_of(drawn)
+    assert [(edge.attempts, edge.errors) for edge in report.edges] == [(2, (("Broken'; --", 1),))] * 2
+    assert all(edge.endpoints and edge.endpoints[0][2] == 1 for edge in report.edges)

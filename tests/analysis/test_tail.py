@@ -11,7 +11,7 @@ import pytest
 
 from analysis.errors import NotFound
 from analysis.fixes import fixes
-from analysis.ledger import Category, TimeKind
+from analysis.ledger import Category
 from analysis.reports import EndpointReport
 from analysis.tail import endpoint_report
 from app.otlp.columns import Batch
@@ -118,4 +118,3 @@ def test_gain_of_a_pool_reaches_the_caller_and_is_a_floor() -> None:
         assert gain.p99_saved_low_ns <= gain.p99_saved_ns <= (gain.p99_saved_high_ns or 0)
     assert {profile.endpoint for profile in found.profiles} == {"GET /cart", "GET /order"}
     assert found.profiles[0].wait_share + found.profiles[0].work_share + found.profiles[0].waste_share <= 1.0001
-    assert TimeKind.WAIT == "wait"
