@@ -127,6 +127,8 @@ class EndpointReport:
     row: EndpointRow
     sentence: str
     """What the slow requests do that the normal ones do not, built from the numbers."""
+    before: str
+    """What happens before the request's own span begins, such as the wait of a message in its queue; else empty."""
     tail_quantile: float
     """0.99, or 0.95 where there are too few requests; the tail cohort is at or above it."""
     tail_from_ns: int

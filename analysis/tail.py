@@ -11,7 +11,7 @@ from analysis.ledger import TimeKind
 from analysis.reports import EndpointReport, EndpointRow, Exemplar
 from analysis.sample import sample_endpoint
 from analysis.span import Spans
-from analysis.tail_sentence import tail_sentence
+from analysis.tail_sentence import queued_sentence, tail_sentence
 from analysis.wording import count_text, share_text
 
 MIN_TAIL_TRUST = 368
@@ -30,6 +30,7 @@ def endpoint_report(spans: Spans, service: str, endpoint: str) -> EndpointReport
     return EndpointReport(
         row=row,
         sentence=tail_sentence(row, accounted, labels),
+        before=queued_sentence(sample),
         tail_quantile=sample.tail_quantile,
         tail_from_ns=sample.tail_from_ns,
         body_low_ns=sample.body_low_ns,

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from analysis.cohorts import Accounted
+from analysis.gain import weighted_quantile
 from analysis.ledger import Category
 from analysis.quantiles import quantile
 from analysis.reports import EndpointRow, LedgerRow
+from analysis.sample import Sample
+from analysis.semantics import OperationClass
 from analysis.wording import count_text, duration_text, interval_text, share_text
 
 MIN_SHARE = 0.1
@@ -63,6 +68,26 @@ def tail_sentence(row: EndpointRow, accounted: Accounted, rows: Sequence[LedgerR
         )
     parts = [_cause(cause, difference, first=position == 0) for position, cause in enumerate(causes)]
     return f"{opening} Against the typical request ({duration_text(typical)}) they spend {_joined(parts)}."
+
+
+def queued_sentence(sample: Sample) -> str:
+    """How long messages waited before this endpoint took them, since they were sent or due; empty for other requests."""
+    waits = [
+        (max(0, root.start_ns - max(root.parent.end_ns, root.span.ready_ns)), request.weight)
+        for request in sample.requests
+        if (root := request.root).parent is not None and root.span.operation_class == OperationClass.CONSUMER
+    ]
+    if not waits:
+        return ""
+    values = np.array([wait for wait, _ in waits], dtype=np.float64)
+    weights = np.array([weight for _, weight in waits], dtype=np.float64)
+    p50, p95 = (weighted_quantile(values, weights, q) for q in (0.5, 0.95))
+    if p95 < MIN_DIFFERENCE_NS:
+        return ""
+    return (
+        f"Before any of this, the message waits in its queue: {duration_text(p50)} in the median, {duration_text(p95)} "
+        "at p95. That wait is not part of these durations."
+    )
 
 
 def _opening(row: EndpointRow, tail_quantile: float, tail_from_ns: int) -> str:

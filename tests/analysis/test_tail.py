@@ -118,3 +118,18 @@ def test_gain_of_a_pool_reaches_the_caller_and_is_a_floor() -> None:
         assert gain.p99_saved_low_ns <= gain.p99_saved_ns <= (gain.p99_saved_high_ns or 0)
     assert {profile.endpoint for profile in found.profiles} == {"GET /cart", "GET /order"}
     assert found.profiles[0].wait_share + found.profiles[0].work_share + found.profiles[0].waste_share <= 1.0001
+
+
+def test_messages_say_how_long_they_waited_in_their_queue() -> None:
+    texts = [
+        f"""
+    api  POST /orders  0..10
+      api  send mail  2..4 producer
+        worker  run/mail  {4 + 50 * (n % 10)}..{34 + 50 * (n % 10)} consumer
+    """
+        for n in range(100)
+    ]
+    with stored([sketched_batch(texts)]) as spans:
+        report = endpoint_report(spans, "worker", "run/mail")
+        assert endpoint_report(spans, "api", "POST /orders").before == ""
+    assert report.before.startswith("Before any of this, the message waits in its queue: 200 ms in the median, 450 ms")
