@@ -71,7 +71,7 @@ def tail_sentence(row: EndpointRow, accounted: Accounted, rows: Sequence[LedgerR
 
 
 def queued_sentence(sample: Sample) -> str:
-    """How long messages waited before this endpoint took them, since they were sent or due; empty for other requests."""
+    """How long messages waited before this endpoint took them, since they were sent or due; else empty."""
     waits = [
         (max(0, root.start_ns - max(root.parent.end_ns, root.span.ready_ns)), request.weight)
         for request in sample.requests
