@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from analysis.span import Spans
 
+MAX_NOTES = 40
+"""Names come from senders: thousands of them must not make a page of thousands of sentences."""
+
 
 def data_quality_notes(spans: Spans, now_ns: int | None = None) -> tuple[str, ...]:
     """Missing parents, lost services, services without a name, and times in the future (where now_ns is given)."""
     notes = [*_lost_callers(spans), *_lost_parents(spans), *_nameless(spans)]
     if now_ns is not None:
         notes += _future(spans, now_ns)
-    return tuple(notes)
+    return tuple(notes[:MAX_NOTES])
 
 
 _MISSING = """

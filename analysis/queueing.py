@@ -46,6 +46,7 @@ def _unlinked_consumers(spans: Spans) -> list[str]:
            and sum(case when nullif(previous_end_ns, 0) > start_ns then 1 else 0 end) = 0
            and sum(case when start_ns - nullif(previous_end_ns, 0) <= $no_pause_ns then 1 else 0 end) * 2 >= count(*)
         order by n desc, runs.service, runs.name
+        limit 20
         """,
         no_pause_ns=_NO_PAUSE_NS,
     )

@@ -16,6 +16,7 @@ from analysis.waits import owners
 MAX_GAPS = 200
 MAX_PAYERS = 8
 MAX_TRACES = 5
+MAX_NOTES = 20
 
 EdgeKey = tuple[str, str, str, str]
 """Kind, caller, callee, operation."""
@@ -47,7 +48,9 @@ def retry_costs(spans: Spans) -> RetriesReport:
         notes=tuple(
             f"{count} call{'s' if count != 1 else ''} of {caller} ({operation}) followed a redirect inside one client "
             f"span ({codes}): not a retry."
-            for (caller, operation, codes), count in sorted(redirects.items(), key=lambda item: (-item[1], item[0]))
+            for (caller, operation, codes), count in sorted(redirects.items(), key=lambda item: (-item[1], item[0]))[
+                :MAX_NOTES
+            ]
         ),
     )
 
@@ -64,7 +67,9 @@ def _edge(
         attempts, calls = spans_seen + extra, spans_seen
         single_failed = max(0, min(failed_seen - (len(group) - recovered), calls - len(group)))
     else:
-        attempts, calls = spans_seen, spans_seen - extra
+        # Attempts that another endpoint answered are in the chains, but not among this edge's spans.
+        calls = max(len(group), spans_seen - extra)
+        attempts = calls + extra
         in_chains = sum(attempt.failed for call in group for attempt in call.attempts)
         single_failed = max(0, min(failed_seen - in_chains, calls - len(group)))
     errors = Counter(attempt.error for call in group for attempt in call.attempts if attempt.failed)

@@ -372,3 +372,18 @@ def test_cycles_and_hostile_names_are_survived() -> None:
     (edge,) = report.edges
     assert (edge.calls, edge.attempts, edge.errors) == (2, 4, (("Broken'; --", 2),))
     assert sum(paid for _, _, paid in edge.endpoints) == 2
+
+
+def test_attempts_answered_by_another_endpoint() -> None:
+    drawn = Drawn()
+    root = request(drawn)
+    calls(drawn, root, [(0, 10, 503), (20, 30, 200)])
+    for parent, route in ((2, "/old"), (3, "/new")):
+        route_of: dict[str, AttributeValue] = {"http.request.method": "GET", "http.route": route}
+        start = parent * 20 - 39
+        drawn.add(
+            "stock", f"GET {route}", start, start + 5, kind=Kind.SERVER, parent=parent, remote=True, attributes=route_of
+        )
+    edge = only(drawn)
+    assert (edge.operation, edge.calls, edge.attempts, edge.retried_calls) == ("GET /old", 1, 2, 1)
+    assert [(a.attempts, a.succeeded, a.failed) for a in edge.by_attempt] == [(1, 0, 1), (1, 1, 0)]
