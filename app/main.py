@@ -36,6 +36,7 @@ from app.store.base import Store, StoreError
 from app.store.connection import Limits, default_limits
 
 _MIN_FREE_BYTES = 256 * 2**20
+_IMPORTS_AT_ONCE = 2
 
 
 def create_app(settings: Settings, *, demo: bool = False) -> Starlette:
@@ -84,6 +85,7 @@ async def running(app: Starlette) -> AsyncIterator[None]:
         stack.push_async_callback(queries.close)
         if app.state.demo:
             await load_demo(store)
+        app.state.imports = asyncio.Semaphore(_IMPORTS_AT_ONCE)
         app.state.store, app.state.ingest, app.state.queries = store, ingest, queries
         receiver = GrpcReceiver(ingest, settings)
         port = await receiver.start(listening_hosts(settings.host), settings.grpc_port)

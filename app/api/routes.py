@@ -13,11 +13,10 @@ from starlette.routing import Route
 from analysis.errors import NotFound, QueryInterrupted
 from app.api.encoding import failed, json_answer
 from app.api.operations import OPERATIONS, Operation
-from app.ingest.importing import ImportRefused, import_upload
-from app.ingest.uploading import UploadRefused, received_upload, scratch_folder
+from app.ingest.importing import ImportRefused
+from app.ingest.uploading import UploadRefused, upload_to_dataset
 from app.links import BadScope, Scope, overview_url, parse_scope
 from app.query import Queries
-from app.settings import Settings
 from app.store.base import LIVE, Store, StoreBusy, StoreError
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -89,10 +88,7 @@ async def status(request: Request) -> Response:
 
 
 async def upload(request: Request) -> Response:
-    store: Store = request.app.state.store
-    settings: Settings = request.app.state.settings
-    async with received_upload(request, scratch_folder(settings.data), settings.max_upload_bytes) as file:
-        dataset = await import_upload(store, file.path, file.name, file.source)
+    dataset = await upload_to_dataset(request)
     counts = dataset.tally.to_json()
     answer = {
         "dataset": dataset.dataset_id,

@@ -19,6 +19,10 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from app.ingest.importing import import_upload
+from app.settings import Settings
+from app.store.base import Dataset, Store
+
 _WRITE_BYTES = 2**20
 _SILENCE_S = 30.0
 """The longest pause between two pieces of a file: a sender that is silent for longer is let go."""
@@ -62,6 +66,18 @@ def clear_scratch(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(f"{_PREFIX}*"):
         leftover.unlink(missing_ok=True)
+
+
+async def upload_to_dataset(request: Request) -> Dataset:
+    """The dataset made of the file in a request; raises UploadRefused, ImportRefused, StoreError.
+
+    Of `app.state` it needs store, settings and `imports`, the semaphore that bounds how many files are read at once.
+    """
+    store: Store = request.app.state.store
+    settings: Settings = request.app.state.settings
+    imports: asyncio.Semaphore = request.app.state.imports
+    async with received_upload(request, scratch_folder(settings.data), settings.max_upload_bytes) as file, imports:
+        return await import_upload(store, file.path, file.name, file.source)
 
 
 @asynccontextmanager

@@ -1,0 +1,75 @@
+"""One server process: sockets, the application, signals, and a stop that loses nothing it has acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import uvicorn
+
+from app.main import create_app, running
+from app.settings import Settings
+from app.sockets import bound_sockets, listening_hosts
+
+_KEEP_ALIVE_S = 75
+"""Exporters send every 5 s on a kept connection; closing it after uvicorn's 5 s would race with their next batch."""
+
+
+def set_up_logging() -> None:
+    """Warnings and errors to stderr, our own from INFO."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("spanwise").setLevel(logging.INFO)
+
+
+async def serve(settings: Settings, *, demo: bool, started: Callable[[Settings], None]) -> None:
+    """Serves until SIGTERM or SIGINT, then drains; `started` hears the settings with the ports really taken.
+
+    Raises CannotListen and StoreError before anything was taken.
+    """
+    sockets = bound_sockets(listening_hosts(settings.host), settings.http_port)
+    try:
+        settings = replace(settings, http_port=sockets[0].getsockname()[1])
+        app = create_app(settings, demo=demo)
+        server = _Server(_config(app, settings))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, server.end)
+        async with running(app):
+            started(app.state.settings)
+            await server.serve(sockets=sockets)
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _config(app: object, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        loop="asyncio",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, round(settings.stop_grace_s)),
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: those raise the signal again before store and receivers are closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def end(self) -> None:
+        """Ends at once when asked a second time."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
