@@ -133,8 +133,8 @@ def pool_rows(spans: Spans) -> list[QueueRow]:
             notes[key].append(f"At most {peak} connection{'s' if peak != 1 else ''} of a process in use at once.")
         if openings:
             notes[key].append(
-                f"{openings} checkout{'s' if openings != 1 else ''} opened a connection, in up to "
-                f"{opening_ns / 1e6:.0f} ms: set-up, not counted."
+                f"{openings} checkout{'s' if openings != 1 else ''} took up to {opening_ns / 1e6:.0f} ms without a "
+                "hand-over: opening a connection, or a busy event loop. Not counted."
             )
         notes[key].append(
             "A checkout counts as a wait where it ends just after another request gave its connection back"
