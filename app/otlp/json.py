@@ -63,9 +63,9 @@ def add_json_request(builder: BatchBuilder, document: Any, where: str = "") -> N
     if any(_field(document, name) for name in _OTHER_SIGNALS):
         builder.other_signal()
     for resource_spans in _objects(document, "resourceSpans"):
-        resource = _object(resource_spans, "resource")
         notes: dict[str, None] = {}
         try:
+            resource = _object(resource_spans, "resource")
             resource_record = builder.resource(
                 _attributes(resource, notes),
                 _uint32(resource, "droppedAttributesCount"),
@@ -86,7 +86,7 @@ def add_json_request(builder: BatchBuilder, document: Any, where: str = "") -> N
                     )
                     _add_spans(builder, scope_spans, resource_record, scope_record, where)
         except _Broken as error:
-            raise DecodeError(f"not an OTLP trace request: {error} in a resource or scope") from error
+            raise DecodeError(f"not an OTLP trace request: {error}, in a resource or scope") from error
         for note in notes:
             builder.warn(f"resource or scope of {resource_record.service}: {note}")
 
@@ -98,7 +98,9 @@ class _Broken(Exception):
 def _add_spans(
     builder: BatchBuilder, scope_spans: Object, resource: ResourceRecord, scope: ScopeRecord, where: str
 ) -> None:
-    spans = _field(scope_spans, "spans") or ()
+    spans = _field(scope_spans, "spans")
+    if spans is None:
+        return
     if not isinstance(spans, list):
         raise DecodeError("not an OTLP trace request: spans is not a list")
     for number, span in enumerate(spans, 1):

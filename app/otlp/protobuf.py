@@ -13,7 +13,7 @@ from app.otlp.descriptors import MESSAGES, Request
 from app.otlp.errors import DecodeError
 from app.otlp.promotion import EncodedAttributes, semantic_key
 from app.otlp.records import BatchBuilder, EventRecord, LinkRecord, ResourceRecord, ScopeRecord, SpanRecord
-from app.otlp.wire import LENGTH, attribute, fields, text
+from app.otlp.wire import LENGTH, attributes, fields, text
 
 
 def decode_protobuf(body: bytes) -> Batch:
@@ -56,7 +56,7 @@ def _add_spans(
 ) -> None:
     for number, span in enumerate(spans, 1):
         notes: dict[str, None] = {}
-        found = [attribute(raw) for raw in span.attributes]
+        found = attributes(span.attributes)
         members = {one.key: one.member for one in found}
         for one in found:
             if one.notes:
@@ -90,8 +90,7 @@ def _add_spans(
 
 def _attributes(raws: Iterable[bytes], notes: dict[str, None]) -> dict[str, AttributeValue]:
     values: dict[str, AttributeValue] = {}
-    for raw in raws:
-        one = attribute(raw)
+    for one in attributes(raws):
         values[one.key] = one.value
         notes.update(dict.fromkeys(one.notes))
     return values

@@ -7,8 +7,7 @@ Collector and Jaeger accept both. Here a broken attribute costs only itself.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from app.otlp.attributes import MAX_DEPTH, TOO_DEEP, AttributeValue, member
@@ -36,13 +35,53 @@ class Attribute(NamedTuple):
     notes: tuple[str, ...]
 
 
-def attribute(raw: bytes) -> Attribute:
-    """The attribute in the bytes of a KeyValue message."""
-    # Longer values seldom repeat; with this limit the memo stays below about 40 MB.
-    return _memoised(raw) if len(raw) <= 512 else _decoded(raw)
+_known: dict[bytes, Attribute] = {}
+# Longer values seldom repeat; with these two numbers the memo stays below about 40 MB.
+_KNOWN_SIZE = 32_768
+_KNOWN_BYTES = 512
+
+
+def attributes(raws: Iterable[bytes]) -> list[Attribute]:
+    """The attributes in the bytes of KeyValue messages; those that were seen lately are not decoded again."""
+    known = _known.get
+    return [known(raw) or _decoded(raw) for raw in raws]
 
 
 def _decoded(raw: bytes) -> Attribute:
+    decoded = _short(raw) or _any_key_value(raw)
+    if len(raw) <= _KNOWN_BYTES:
+        if len(_known) >= _KNOWN_SIZE:
+            _known.clear()
+        _known[raw] = decoded
+    return decoded
+
+
+def _short(raw: bytes) -> Attribute | None:
+    """The attribute of the layout that all senders write for short texts and numbers, None for any other."""
+    try:
+        key_end = 2 + raw[1]
+        value = key_end + 2
+        size = raw[key_end + 1]
+        if raw[0] != 0x0A or raw[1] > 127 or raw[key_end] != 0x12 or size > 127 or value + size != len(raw) or size < 2:
+            return None
+        kind, first = raw[value], raw[value + 1]
+        if kind == 0x0A and first == size - 2:
+            found: AttributeValue = raw[value + 2 :].decode()
+        elif kind == 0x18 and size == 2 and first < 128:
+            found = first
+        elif kind == 0x18 and size == 3 and first > 127 and raw[value + 2] < 128:
+            found = first & 0x7F | raw[value + 2] << 7
+        elif kind == 0x10 and size == 2 and first < 2:
+            found = first == 1
+        else:
+            return None
+        key = raw[2:key_end].decode()
+    except (IndexError, UnicodeDecodeError):
+        return None
+    return Attribute(key, found, member(key, found), ())
+
+
+def _any_key_value(raw: bytes) -> Attribute:
     notes: dict[str, None] = {}
     key: str = ""
     value: AttributeValue = None
@@ -58,9 +97,6 @@ def _decoded(raw: bytes) -> Attribute:
         notes[UNDECODABLE] = None
         key, value = key or "(undecodable)", None
     return Attribute(key, value, member(key, value), tuple(notes))
-
-
-_memoised = lru_cache(maxsize=32_768)(_decoded)
 
 
 def text(raw: bytes, notes: dict[str, None]) -> str:
