@@ -108,9 +108,9 @@ def parse_instant(name: str, text: str) -> int:
     found = _INSTANT.fullmatch(text)
     if not found:
         raise BadScope(f"{name}={text!r} is not a time in UTC such as 2026-01-31T23:59:59.123456789Z")
-    year, month, day, *clock = found.groups()[:6]
+    year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])
     try:
-        whole = datetime(int(year), int(month), int(day), *(int(part or 0) for part in clock), tzinfo=UTC)
+        whole = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     except ValueError as error:
         raise BadScope(f"{name}={text!r} is not a time: {error}") from None
     instant_ns = int(whole.timestamp()) * 1_000_000_000 + int((found[7] or "").ljust(9, "0"))

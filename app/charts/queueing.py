@@ -56,7 +56,14 @@ def queue_figure(row: QueueRow) -> Figure:
                 "domain": [0.42, 1],
                 "automargin": True,
             },
-            yaxis2={"domain": [0, 0.3], "rangemode": "tozero", "nticks": 3, "zeroline": False, "automargin": True, "showgrid": True},
+            yaxis2={
+                "domain": [0, 0.3],
+                "rangemode": "tozero",
+                "nticks": 3,
+                "zeroline": False,
+                "automargin": True,
+                "showgrid": True,
+            },
             meta={"time_axis": True},
         ),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -16,11 +16,9 @@ from analysis.errors import NotFound, QueryInterrupted
 from analysis.span import Window
 from app.links import BadScope, Scope, parse_scope
 from app.pages.rendering import View, error_page, render
+from app.query import Queries
 from app.settings import Settings
-from app.store.base import LIVE, Store, StoreBusy
-
-if TYPE_CHECKING:
-    from app.query import Queries
+from app.store.base import LIVE, Store, StoreBusy, StoreError
 
 T = TypeVar("T")
 _SCOPE_PARAMETERS = frozenset({"dataset", "last", "from", "to"})
@@ -65,8 +63,9 @@ class Page:
         report: T = await queries.run(function, self.view.scope.dataset_id, self.window, *arguments)
         return report
 
-    def render(self, template: str, active: str, status: int = 200, **context: Any) -> HTMLResponse:
-        return render(template, self.view, active, status, **context)
+    async def render(self, template: str, active: str, status: int = 200, **context: Any) -> HTMLResponse:
+        """The page, written in a thread: a waterfall of thousands of rows would hold up the loop."""
+        return await run_in_threadpool(render, template, self.view, active, status, **context)
 
 
 async def open_page(request: Request) -> Page:
@@ -77,28 +76,38 @@ async def open_page(request: Request) -> Page:
     scope = parse_scope(request.query_params, datasets, now_ns)
     dataset = next(dataset for dataset in datasets if dataset.dataset_id == scope.dataset_id)
     window = scope.window(dataset, now_ns)
-    carried = tuple((name, value) for name, value in request.query_params.multi_items() if name not in _SCOPE_PARAMETERS)
+    carried = tuple(
+        (name, value) for name, value in request.query_params.multi_items() if name not in _SCOPE_PARAMETERS
+    )
     view = View(scope, dataset, tuple(datasets), window.start_ns, window.end_ns, carried)
     return Page(request, view, window, now_ns)
 
 
-def page(path: str, handler: Callable[[Page], Awaitable[Response]], name: str, methods: tuple[str, ...] = ("GET",)) -> Route:
+def page(
+    path: str, handler: Callable[[Page], Awaitable[Response]], name: str, methods: tuple[str, ...] = ("GET",)
+) -> Route:
     """A route whose failures are pages: 400 for what cannot be read, 404, 503 for what took too long."""
 
     async def handle(request: Request) -> Response:
         try:
             return await handler(await open_page(request))
         except BadScope as error:
-            return error_page(request, 400, "This address cannot be read", f"{error}.", "Open the overview and go on from there.")
-        except NotFound as error:
             return error_page(
-                request, 404, "Not found", f"{error}.", "Another dataset or a longer window may hold it."
+                request, 400, "This address cannot be read", f"{error}.", "Open the overview and go on from there."
             )
+        except NotFound as error:
+            return error_page(request, 404, "Not found", f"{error}.", "Another dataset or a longer window may hold it.")
         except QueryInterrupted:
             return error_page(
-                request, 503, "This took too long", "The query was stopped at its time limit.", "A shorter window needs less time."
+                request,
+                503,
+                "This took too long",
+                "The query was stopped at its time limit.",
+                "A shorter window needs less time.",
             )
         except StoreBusy as error:
             return error_page(request, 503, "The store is busy", f"{error}.", "Try again in a moment.")
+        except StoreError as error:
+            return error_page(request, 500, "The store failed", f"{error}.")
 
     return Route(path, handle, methods=list(methods), name=name)

@@ -20,7 +20,7 @@ async def endpoint_page(page: Page) -> Response:
     report, found = await asyncio.gather(page.run(endpoint_report, service, endpoint), page.run(fixes))
     series = report.series
     order = list(Category)
-    return page.render(
+    return await page.render(
         "endpoint.html",
         "",
         report=report,

@@ -17,7 +17,7 @@ Paragraph = tuple[str, str | list[tuple[str, bool]]]
 
 async def fixes_page(page: Page) -> Response:
     report = await page.run(fixes)
-    return page.render("fixes.html", "fixes", report=report, detectors=detectors())
+    return await page.render("fixes.html", "fixes", report=report, detectors=detectors())
 
 
 async def fix_page(page: Page) -> Response:
@@ -26,7 +26,7 @@ async def fix_page(page: Page) -> Response:
     finding = next((found for found in report.findings if found.fingerprint == fingerprint), None)
     if finding is None:
         raise NotFound(f"no finding {fingerprint[:64]} in this window: it may have been fixed")
-    return page.render("fix.html", "fixes", finding=finding)
+    return await page.render("fix.html", "fixes", finding=finding)
 
 
 async def detector_page(page: Page) -> Response:
@@ -36,7 +36,7 @@ async def detector_page(page: Page) -> Response:
         raise NotFound(f"no detector is called {name[:64]}")
     report = await page.run(fixes)
     settings = detector.settings
-    return page.render(
+    return await page.render(
         "detector.html",
         "fixes",
         detector=detector,

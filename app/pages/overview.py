@@ -32,12 +32,12 @@ class Ports:
 
 async def overview_page(page: Page) -> Response:
     if not page.view.dataset.span_count:
-        return _send(page, first_visit=True)
+        return await _send(page, first_visit=True)
     report, fixes_report = await asyncio.gather(page.run(overview), page.run(fixes))
     rows = with_profiles(report.endpoints, fixes_report)
     shown = rows if page.parameter("endpoints") == "all" else rows[:FIRST_ENDPOINTS]
     findings = fixes_report.findings[:TOP_FINDINGS]
-    return page.render(
+    return await page.render(
         "overview.html",
         "overview",
         overview=report,
@@ -77,13 +77,13 @@ def edge_bars(edges: tuple[ServiceEdge, ...]) -> list[tuple[ServiceEdge, tuple[B
 
 
 async def send_page(page: Page) -> Response:
-    return _send(page, first_visit=False)
+    return await _send(page, first_visit=False)
 
 
-def _send(page: Page, first_visit: bool) -> Response:
+async def _send(page: Page, first_visit: bool) -> Response:
     example = next((dataset for dataset in page.view.datasets if dataset.kind == "demo"), None)
     live = next(dataset for dataset in page.view.datasets if dataset.dataset_id == LIVE)
-    return page.render(
+    return await page.render(
         "send.html",
         "overview" if first_visit else "send",
         first_visit=first_visit,

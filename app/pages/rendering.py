@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -23,6 +22,7 @@ from app.links import Scope, TraceQuery
 from app.pages.attributes import attribute_rows
 from app.pages.marks import SPARK_HEIGHT, SPARK_WIDTH, kind_bar, kind_of, sparkline
 from app.pages.verdict import quantile_name
+from app.resources import asset_folder
 from app.store.base import Dataset
 
 WINDOWS = (
@@ -43,12 +43,6 @@ NAVIGATION = (
     ("/settings", "Settings", "settings"),
 )
 _KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
-
-
-def asset_folder(name: str) -> Path:
-    """`templates` or `static`: beside the package in a checkout, inside it where it was installed from a wheel."""
-    inside = Path(__file__).parents[1] / f"_{name}"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / name
 
 
 @dataclass(frozen=True)
@@ -128,7 +122,9 @@ def signed_duration(duration_ns: float) -> str:
 
 def saved_duration(saved_ns: float) -> str:
     """What a fix takes away: `−84.3 ms`."""
-    return f"−{duration_text(saved_ns)}" if saved_ns > 0 else f"+{duration_text(-saved_ns)}" if saved_ns else "no change"
+    return (
+        f"−{duration_text(saved_ns)}" if saved_ns > 0 else f"+{duration_text(-saved_ns)}" if saved_ns else "no change"
+    )
 
 
 def value_with_unit(quantile: Quantile) -> str:

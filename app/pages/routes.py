@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.pages.context import page
-from app.pages.data import datasets_page, delete_dataset, settings_page
+from app.pages.data import datasets_page, delete_dataset, settings_page, upload_file, upload_page
 from app.pages.endpoint import endpoint_page
 from app.pages.fixes import detector_page, fix_page, fixes_page
 from app.pages.overview import overview_page, send_page
@@ -22,6 +22,8 @@ routes = [
     page("/trace", open_trace, "open_trace"),
     page("/trace/{trace_id}", trace_page, "trace"),
     page("/send", send_page, "send"),
+    page("/upload", upload_page, "upload"),
+    page("/upload", upload_file, "upload_file", ("POST",)),
     page("/datasets", datasets_page, "datasets"),
     page("/datasets/{dataset_id:int}/delete", delete_dataset, "delete_dataset", ("POST",)),
     page("/settings", settings_page, "settings"),

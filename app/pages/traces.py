@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from analysis.errors import NotFound
@@ -35,14 +36,23 @@ async def traces_page(page: Page) -> Response:
     longest = max((row.duration_ns for row in found.rows), default=0)
     last = query.offset + len(found.rows)
     scope = page.view.scope
-    return page.render(
+    return await page.render(
         "traces.html",
         "traces",
         list=found,
         filters=query,
         endpoints=sorted({name for service, name in found.endpoints if query.service in ("", service)}),
         rows=[
-            (row, (Bar("failed" if row.outcome != "ok" else "own_code", 0.0, per_cent(row.duration_ns / max(longest, 1))),))
+            (
+                row,
+                (
+                    Bar(
+                        "failed" if row.outcome != "ok" else "own_code",
+                        0.0,
+                        per_cent(row.duration_ns / max(longest, 1)),
+                    ),
+                ),
+            )
             for row in found.rows
         ],
         first=query.offset + 1,
@@ -96,15 +106,16 @@ async def trace_page(page: Page) -> Response:
     scope = page.view.scope
     request_ns = sum(part.duration_ns for part in report.slices)
     shown = sorted(report.slices, key=lambda part: -part.duration_ns)[:LEDGER_ROWS]
-    return page.render(
+    return await page.render(
         "trace.html",
         "traces",
         report=report,
-        fall=waterfall(report, all_rows, selected),
+        fall=await run_in_threadpool(waterfall, report, all_rows, selected),
         ledger_bar=slices_bar(report.slices, request_ns),
         slices=[(part, part.duration_ns / max(request_ns, 1)) for part in shown],
         more_slices=_rest(report, request_ns, len(shown)),
-        span_base=trace_url(scope, trace_id, None, all_rows) + "&span=",
+        # Relative to this page: 40 bytes less in each of thousands of rows.
+        span_base="?" + trace_url(scope, trace_id, None, all_rows).partition("?")[2] + "&span=",
         request_ns=request_ns,
         selected=selected,
         span=span,

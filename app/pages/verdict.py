@@ -77,7 +77,9 @@ def _about_finding(overview: Overview, finding: Finding) -> Verdict:
         at_least = "at least " if gain.is_floor else ""
         saved = f" would save {at_least}{duration_text(gain.p99_saved_ns)} at {quantile_name(gain.quantile)}"
     cause = Phrase(_without_stop(finding.title), "fix", fingerprint=finding.fingerprint)
-    return Verdict("slow", (*opening, Phrase(" First cause: "), cause, Phrase(f"; removing it{saved}." if saved else ".")))
+    return Verdict(
+        "slow", (*opening, Phrase(" First cause: "), cause, Phrase(f"; removing it{saved}." if saved else "."))
+    )
 
 
 def _without_stop(title: str) -> str:

@@ -25,7 +25,7 @@ CHARTS = 12
 
 async def queues_page(page: Page) -> Response:
     report = await page.run(queue_waits)
-    return page.render(
+    return await page.render(
         "queues.html",
         "queues",
         report=report,
@@ -49,7 +49,7 @@ def wait_sentence(rows: tuple[QueueRow, ...]) -> str:
 
 async def retries_page(page: Page) -> Response:
     report = await page.run(retry_costs)
-    return page.render(
+    return await page.render(
         "retries.html",
         "retries",
         report=report,

@@ -85,6 +85,7 @@ def endpoint_report() -> EndpointReport:
     return EndpointReport(
         row=endpoint_row(),
         sentence=f"Slow requests wait for {HOSTILE}.",
+        before="",
         tail_quantile=0.99,
         tail_from_ns=400 * MS,
         body_low_ns=18 * MS,
@@ -152,7 +153,9 @@ def finding(
         confidence_reason=f"Because of {HOSTILE}",
         gains=(gain, small),
         evidence=(Evidence(TRACE, tuple(range(1, 10)), HOSTILE), Evidence(TRACE, (), HOSTILE)),
-        fix=Fix(f"Change {HOSTILE}", (f"First {HOSTILE}", "Then"), f"before = '{HOSTILE}'", f"after = '{HOSTILE}'", "python"),
+        fix=Fix(
+            f"Change {HOSTILE}", (f"First {HOSTILE}", "Then"), f"before = '{HOSTILE}'", f"after = '{HOSTILE}'", "python"
+        ),
     )
 
 
@@ -235,7 +238,9 @@ def retries_report() -> RetriesReport:
     return RetriesReport((retry_edge(),), 900, 1000, (HOSTILE,))
 
 
-def span_row(span_id: int, parent: int = 0, depth: int = 0, start_ms: float = 0, length_ms: float = 10, **more: object) -> TraceSpanRow:
+def span_row(
+    span_id: int, parent: int = 0, depth: int = 0, start_ms: float = 0, length_ms: float = 10, **more: object
+) -> TraceSpanRow:
     start = START + round(start_ms * MS)
     fields: dict[str, object] = {
         "span_id": span_id,
