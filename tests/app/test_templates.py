@@ -1,0 +1,227 @@
+"""Every page through its real handler, with hostile names in every field of every report."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from analysis.fixes import fixes
+from analysis.overview import overview
+from analysis.queueing import queue_waits
+from analysis.reports import FixesReport, QueuesReport, RetriesReport
+from analysis.retries import retry_costs
+from analysis.search import trace_list
+from analysis.span import Window
+from analysis.tail import endpoint_report
+from analysis.trace_view import span_detail, trace_report
+from app.links import Scope
+from app.otlp.columns import Rejection, Tally
+from app.pages import data as data_pages
+from app.pages.context import Page
+from app.pages.endpoint import endpoint_page
+from app.pages.fixes import detector_page, fix_page, fixes_page
+from app.pages.overview import overview_page, send_page
+from app.pages.rendering import View, environment, error_page
+from app.pages.traces import trace_page, traces_page
+from app.pages.waits import queues_page, retries_page
+from app.resources import asset_folder
+from app.settings import settings_from
+from app.store.base import Dataset
+from tests.app import reports_made as made
+
+REPORTS: dict[Callable[..., Any], Any] = {
+    overview: made.overview_report(),
+    fixes: made.fixes_report(),
+    endpoint_report: made.endpoint_report(),
+    queue_waits: made.queues_report(),
+    retry_costs: made.retries_report(),
+    trace_report: made.trace_report(),
+    span_detail: made.span_detail(),
+    trace_list: made.trace_list(),
+}
+TALLY = Tally(
+    found=9,
+    accepted=5,
+    duplicates=1,
+    rejected=(Rejection(made.HOSTILE, 2, made.HOSTILE),),
+    unreadable=(Rejection(made.HOSTILE, 1, ""),),
+    other_signals=4,
+    warnings=(made.HOSTILE,),
+)
+LIVE = Dataset(0, "live", "live", "", "", 0, 0, 0, 0, 0, Tally())
+UPLOAD = Dataset(
+    3, made.HOSTILE, "upload", made.HOSTILE, made.HOSTILE, made.START, 9000, 1000, made.START, made.START, TALLY
+)
+DEMO = Dataset(4, "example", "demo", "", "", made.START, 9000, 1000, made.START, made.START, Tally())
+
+
+class MadePage(Page):
+    """A page whose analyses answer with hand-made reports."""
+
+    async def run(self, function: Callable[..., Any], *arguments: object) -> Any:
+        return self.request.state.reports[function]
+
+
+def page(query: str = "", path: dict[str, str] | None = None, dataset: Dataset = UPLOAD, **replaced: Any) -> Page:
+    reports = {
+        **REPORTS,
+        **{function: replaced[function.__name__] for function in REPORTS if function.__name__ in replaced},
+    }
+    app = SimpleNamespace(state=SimpleNamespace(settings=settings_from({}, {}), store=None))
+    request = Request(
+        {
+            "type": "http",
+            "method": "GET",
+            "path": "/",
+            "headers": [],
+            "query_string": query.encode(),
+            "path_params": path or {},
+            "app": app,
+            "state": {"reports": reports},
+        }
+    )
+    carried = (("service", made.HOSTILE), ("endpoint", made.HOSTILE))
+    view = View(Scope(dataset.dataset_id), dataset, (LIVE, UPLOAD, DEMO), made.START, made.START + 10**9, carried)
+    return MadePage(request, view, Window(made.START, made.START + 10**9), made.START)
+
+
+TRACE = {"trace_id": made.TRACE}
+PAGES: dict[str, Callable[[], Any]] = {
+    "overview.html": lambda: overview_page(page()),
+    "endpoint.html": lambda: endpoint_page(page("service=a&endpoint=b")),
+    "queues.html": lambda: queues_page(page()),
+    "retries.html": lambda: retries_page(page()),
+    "fixes.html": lambda: fixes_page(page()),
+    "fix.html": lambda: fix_page(page(path={"fingerprint": "00ff00ff00ff00ff"})),
+    "detector.html": lambda: detector_page(page(path={"name": "pool-wait"})),
+    "trace.html": lambda: trace_page(page("span=2", TRACE)),
+    "traces.html": lambda: traces_page(page("offset=50&min_ms=1.5&errors=1")),
+    "send.html": lambda: overview_page(page(dataset=LIVE)),
+    "upload.html": lambda: data_pages._form(page(), data_pages.Failure(made.HOSTILE, made.HOSTILE), 400),
+    "datasets.html": lambda: data_pages.datasets_page(page()),
+    "settings.html": lambda: data_pages.settings_page(page()),
+}
+VARIANTS: dict[str, Callable[[], Any]] = {
+    "no span selected": lambda: trace_page(page("", TRACE)),
+    "whole values": lambda: trace_page(page("span=2&whole=1&rows=all", TRACE)),
+    "send": lambda: send_page(page()),
+    "no findings": lambda: overview_page(page(fixes=FixesReport((), (), (), 0, 0))),
+    "no waits": lambda: queues_page(page(queue_waits=QueuesReport((), (), ()))),
+    "no retries": lambda: retries_page(page(retry_costs=RetriesReport((), 0, 0, ()))),
+    "upload": lambda: data_pages.upload_page(page()),
+}
+
+
+@dataclass
+class Seen(HTMLParser):
+    """What a browser would make of a page."""
+
+    tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def rendered(make: Callable[[], Any]) -> str:
+    return str(asyncio.run(make()).body.decode())
+
+
+@pytest.fixture(scope="module", params=[*PAGES, *VARIANTS, "error.html"])
+def document(request: pytest.FixtureRequest) -> str:
+    if request.param == "error.html":
+        answer = error_page(Request({"type": "http"}), 404, made.HOSTILE, made.HOSTILE, made.HOSTILE)
+        return bytes(answer.body).decode()
+    return rendered({**PAGES, **VARIANTS}[request.param])
+
+
+def test_hostile_names_stay_text(document: str) -> None:
+    seen = Seen()
+    seen.feed(document)
+    for tag, attributes in seen.tags:
+        assert tag not in ("img", "iframe", "object", "style")
+        assert not [name for name in attributes if name.startswith("on")]
+        assert "style" not in attributes, "the CSP forbids inline styles"
+        for name in ("href", "src", "action"):
+            address = attributes.get(name) or "/"
+            assert re.match(r"(/(?![/\\])|\?|#|https://example\.org/)", address), address
+        if tag == "script":
+            assert attributes.get("type") == "application/json" or (attributes.get("src") or "").startswith("/")
+        if (attributes.get("href") or "").startswith("https:"):
+            assert "noopener" in (attributes.get("rel") or "")
+    if "hacked=1" in document:
+        assert "{{7*7}}" in document, "a name is no template"
+    for script in re.findall(r"<script[^>]*>(.*?)</script>", document, re.DOTALL):
+        assert "<" not in script
+
+
+def test_pages_have_landmarks_headings_and_unique_ids(document: str) -> None:
+    seen = Seen()
+    seen.feed(document)
+    names = [tag for tag, _ in seen.tags]
+    assert (names.count("main"), names.count("h1"), names.count("nav")) == (1, 1, 1)
+    ids = [attributes["id"] for _, attributes in seen.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert all("scope" in attributes for tag, attributes in seen.tags if tag == "th")
+
+
+def test_every_template_is_a_page_or_a_part_of_one() -> None:
+    folder = asset_folder("templates")
+    files = {path.name for path in folder.glob("*.html")}
+    assert {name for name in files if not name.startswith("_")} == {*PAGES, "base.html", "error.html"}
+    sources = "".join(path.read_text() for path in folder.glob("*.html"))
+    assert [name for name in files if name.startswith("_") and name not in sources] == []
+
+
+@pytest.mark.parametrize("path", sorted(asset_folder("templates").glob("*.html")), ids=lambda path: path.name)
+def test_templates_compute_nothing_and_trust_nothing(path: Path) -> None:
+    source = path.read_text()
+    assert environment().autoescape is True
+    assert not re.search(r"\|\s*safe|Markup|autoescape|\sstyle=|\son[a-z]+=", source)
+    for expression in re.findall(r"{{(.*?)}}|{%(.*?)%}", source, re.DOTALL):
+        code = re.sub(r"\"[^\"]*\"|'[^']*'", "", "".join(expression)).strip("- ")
+        assert not re.search(r"[\w)\]]\s*(?:[*/%]|\s[+-]\s)\s*[\w(]", code), f"arithmetic: {code}"
+
+
+def test_numbers_of_the_charts_are_in_the_tables() -> None:
+    endpoint = rendered(PAGES["endpoint.html"])
+    table = endpoint[endpoint.index("Latency over time, table") :]
+    for text in ("400 ms", "n too small", "no request", "22.0 ms"):
+        assert text in table
+    assert "n too small" in rendered(PAGES["queues.html"]) or "no arrival" in rendered(PAGES["queues.html"])
+
+
+def test_a_percentile_without_interval_says_so() -> None:
+    assert "n = 1\u2009000, too small" in rendered(PAGES["endpoint.html"])
+
+
+def test_long_values_are_cut_until_asked_for() -> None:
+    cut, whole = (
+        rendered(lambda query=query: trace_page(page(query, TRACE))) for query in ("span=2", "span=2&whole=1")
+    )
+    assert "y" * 2048 in cut
+    assert "y" * 2049 not in cut
+    assert "show all 4.88 KiB" in cut
+    assert "y" * 5000 in whole
+
+
+def test_a_span_that_is_not_there_is_not_found() -> None:
+    from analysis.errors import NotFound
+
+    with pytest.raises(NotFound):
+        rendered(lambda: trace_page(page("span=99", TRACE)))
