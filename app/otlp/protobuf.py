@@ -57,10 +57,20 @@ def _add_spans(
     for number, span in enumerate(spans, 1):
         notes: dict[str, None] = {}
         found = attributes(span.attributes)
-        members = {one.key: one.member for one in found}
-        for one in found:
-            if one.notes:
-                notes.update(dict.fromkeys(one.notes))
+        members: dict[str, str] = {}
+        values: dict[str, AttributeValue] = {}
+        facts: list[str] = []
+        for key, value, member, semantic, mended in found:
+            members[key] = member
+            values[key] = value
+            if semantic:
+                facts.append(member)
+            if mended:
+                notes.update(dict.fromkeys(mended))
+        encoded = EncodedAttributes(
+            joined(members.values()),
+            "\n".join(sorted(facts)) if len(members) == len(found) else semantic_key(members),
+        )
         record = SpanRecord(
             span.trace_id,
             _id64(span.span_id),
@@ -73,13 +83,13 @@ def _add_spans(
             span.flags,
             0,
             "",
-            {one.key: one.value for one in found},
+            values,
             span.dropped_attributes_count,
             [_event(event, notes) for event in span.events],
             span.dropped_events_count,
             [_link(link, notes) for link in span.links],
             span.dropped_links_count,
-            encoded=EncodedAttributes(joined(members.values()), semantic_key(members)),
+            encoded=encoded,
         )
         if span.HasField("status"):
             record.status_code, record.status_message = span.status.code, text(span.status.message, notes)

@@ -155,7 +155,7 @@ class BatchBuilder:
         )
         events = [_event_row(position, event) for position, event in enumerate(span.events)]
         links = [_link_row(position, link) for position, link in enumerate(span.links)]
-        notes = "; ".join(dict.fromkeys(span.notes))
+        notes = "; ".join(dict.fromkeys(span.notes)) if span.notes else ""
         span_hash = _span_hash(span, encoded.text, origin, notes, resource.resource_id, scope.scope_id, events, links)
         if span_hash in self._hashes:
             self._duplicates += 1
@@ -204,9 +204,10 @@ class BatchBuilder:
                 notes,
             )
         )
-        identity = (span.trace_id, span.span_id, span_hash)
-        self._events.extend(identity + row for row in events)
-        self._links.extend(identity + row for row in links)
+        if events or links:
+            identity = (span.trace_id, span.span_id, span_hash)
+            self._events.extend([identity + row for row in events])
+            self._links.extend([identity + row for row in links])
         return True
 
     def reject(self, reason: str, where: str = "", count: int = 1) -> None:
@@ -379,10 +380,10 @@ def _span_hash(
         scope_id,
     )
     rest = repr((events, links)) if events or links else ""
-    texts = (span.name, span.status_message, span.trace_state, origin, notes, attributes, rest)
+    name, message, state = span.name, span.status_message, span.trace_state
     # Lengths first: no two contents give the same bytes, whatever characters they hold.
-    lengths = ",".join([str(len(text)) for text in texts])
-    return content_hash64(fixed + f"{lengths};{''.join(texts)}".encode())
+    lengths = f"{len(name)},{len(message)},{len(state)},{len(origin)},{len(notes)},{len(attributes)},{len(rest)};"
+    return content_hash64(fixed + f"{lengths}{name}{message}{state}{origin}{notes}{attributes}{rest}".encode())
 
 
 def _content_hash(texts: tuple[str, ...], number: int) -> int:

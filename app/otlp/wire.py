@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from app.otlp.attributes import MAX_DEPTH, TOO_DEEP, AttributeValue, member
 from app.otlp.errors import DecodeError
+from app.otlp.promotion import SEMANTIC_KEYS
 
 INVALID_UTF8 = "invalid UTF-8 replaced"
 UNDECODABLE = "an attribute could not be decoded"
@@ -32,6 +33,8 @@ class Attribute(NamedTuple):
     key: str
     value: AttributeValue
     member: str
+    semantic: bool
+    """Whether the span's typed facts depend on it."""
     notes: tuple[str, ...]
 
 
@@ -78,7 +81,7 @@ def _short(raw: bytes) -> Attribute | None:
         key = raw[2:key_end].decode()
     except (IndexError, UnicodeDecodeError):
         return None
-    return Attribute(key, found, member(key, found), ())
+    return Attribute(key, found, member(key, found), key in SEMANTIC_KEYS, ())
 
 
 def _any_key_value(raw: bytes) -> Attribute:
@@ -96,7 +99,7 @@ def _any_key_value(raw: bytes) -> Attribute:
     except DecodeError:
         notes[UNDECODABLE] = None
         key, value = key or "(undecodable)", None
-    return Attribute(key, value, member(key, value), tuple(notes))
+    return Attribute(key, value, member(key, value), key in SEMANTIC_KEYS, tuple(notes))
 
 
 def text(raw: bytes, notes: dict[str, None]) -> str:
