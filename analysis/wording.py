@@ -27,12 +27,14 @@ def _three_digits(value: float) -> str:
 
 
 def interval_text(low_ns: float, high_ns: float) -> str:
-    """Both ends in the unit of the larger one, that unit once: `1.71–2.20 s`."""
-    unit_ns, unit = next(((n, u) for n, u in _UNITS if abs(high_ns) >= 0.9995 * n), (1, "ns"))
-    if abs(high_ns) >= 120e9:
-        return f"{duration_text(low_ns)} – {duration_text(high_ns)}"
-    low, high = (f"{'−' if v < 0 else ''}{_three_digits(abs(v) / unit_ns)}" for v in (low_ns, high_ns))
-    return f"{low}–{high} {unit}"
+    """Both ends in the unit of the larger one, that unit once: `1.71–2.20 s`, `−12.0 to 3.10 ms`."""
+    largest = max(abs(low_ns), abs(high_ns))
+    between = " to " if low_ns < 0 or high_ns < 0 else "–"
+    if largest >= 120e9:
+        return f"{duration_text(low_ns)}{between}{duration_text(high_ns)}"
+    unit_ns, unit = next(((n, u) for n, u in _UNITS if largest >= 0.9995 * n), (1, "ns"))
+    low, high = (f"{'−' if end < 0 else ''}{_three_digits(abs(end) / unit_ns)}" for end in (low_ns, high_ns))
+    return f"{low}{between}{high} {unit}"
 
 
 def count_text(count: int) -> str:

@@ -75,7 +75,7 @@ class PoolWait(Detector):
                     offenders=(node,),
                     edit=Edit(durations_ns={node.span.span_id: min(node.duration_ns, CHECKOUT_NS)}),
                     cost_ns=node.duration_ns,
-                    note=f"{'gave up' if timed_out else 'waited'} after {duration_text(node.duration_ns)}",
+                    note=f"{'gave up after' if timed_out else 'waited'} {duration_text(node.duration_ns)}",
                     facts={"wait": node.duration_ns, "timeout": float(timed_out)},
                 )
 

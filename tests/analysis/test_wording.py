@@ -27,6 +27,8 @@ def test_duration_text(duration_ns: int, text: str) -> None:
 def test_interval_counts_and_shares() -> None:
     assert interval_text(1_710_000_000, 2_200_000_000) == "1.71–2.20 s"
     assert interval_text(800_000, 12_000_000) == "0.80–12.0 ms"
+    assert interval_text(-2_831_000, -24_400) == "−2.83 to −0.02 ms"
+    assert interval_text(-394_000, 3_280_000) == "−0.39 to 3.28 ms"
     assert count_text(1234567) == "1\u2009234\u2009567"
     assert share_text(0.624) == "62 %"
     assert share_text(0.001) == "< 1 %"
