@@ -10,16 +10,14 @@
   };
   const faded = (rgb, share) => rgb.replace(/^rgb\((.*)\)$/, `rgba($1, ${share})`);
 
-  const roles = { p50: "own_code", p95: "remote_call", p99: "text" };
-
   const paint = (trace) => {
     const role = trace.meta && trace.meta.colour;
     if (!role) return trace;
     if (role === "heat") {
-      const full = colour("own_code");
-      return { ...trace, colorscale: [[0, faded(full, 0.1)], [1, faded(full, 0.85)]], zmin: 0 };
+      const full = colour("accent");
+      return { ...trace, colorscale: [[0, faded(full, 0.08)], [1, faded(full, 0.7)]], zmin: 0 };
     }
-    const value = colour(roles[role] || role);
+    const value = colour(role);
     const painted = { ...trace, marker: { ...trace.marker, color: value } };
     if (trace.marker && trace.marker.pattern) {
       painted.marker.pattern = { ...trace.marker.pattern, bgcolor: value, fgcolor: colour("surface"), fgopacity: 0.55 };

@@ -15,7 +15,7 @@ def latency_figure(report: EndpointReport) -> Figure:
     """Heat map of duration over time with lines of p50, p95, p99; lines break where too few requests carry them."""
     heat, series = report.heat_map, report.series
     lines = [
-        _line(series, "p50", series.p50_ns, "solid", 1.5),
+        _line(series, "p50", series.p50_ns, "dot", 1.5),
         _line(series, "p95", series.p95_ns, "dash", 1.5),
         _line(series, "p99", series.p99_ns, "solid", 2.5),
     ]
@@ -71,5 +71,5 @@ def _line(series: LatencySeries, name: str, values: tuple[int | None, ...], dash
         "connectgaps": False,
         "line": {"dash": dash, "width": width},
         "marker": {"size": 4},
-        "meta": {"colour": name},
+        "meta": {"colour": "text"},
     }

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from analysis.fixes import fixes
 from analysis.overview import overview
 from analysis.reports import EndpointRow, FixesReport, ServiceEdge
+from app.ingest.demo import load_demo
 from app.links import ALL, Scope, overview_url
 from app.pages.context import Page
 from app.pages.marks import Bar, per_cent, spreads
@@ -28,6 +29,11 @@ class Ports:
     host: str
     http: int
     grpc: int
+
+    @property
+    def usual(self) -> bool:
+        """Whether SDKs send here without being told (OpenTelemetry protocol exporter specification)."""
+        return (self.host, self.http, self.grpc) == ("localhost", 4318, 4317)
 
 
 async def overview_page(page: Page) -> Response:
@@ -94,9 +100,12 @@ async def _send(page: Page, first_visit: bool) -> Response:
 
 
 def _ports(page: Page) -> Ports:
-    host = page.settings.host
-    return Ports("localhost" if host in ("127.0.0.1", "::1", "0.0.0.0", "::", "") else host, *_numbers(page))
+    settings = page.settings
+    anywhere = settings.host in ("127.0.0.1", "::1", "0.0.0.0", "::", "localhost")
+    return Ports("localhost" if anywhere else settings.host, settings.http_port, settings.grpc_port)
 
 
-def _numbers(page: Page) -> tuple[int, int]:
-    return page.settings.http_port, page.settings.grpc_port
+async def open_example(page: Page) -> Response:
+    """Loads the example where it is not there yet, and opens it."""
+    example = await load_demo(page.store)
+    return RedirectResponse(overview_url(Scope(example.dataset_id)), 303)

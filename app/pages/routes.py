@@ -6,7 +6,7 @@ from app.pages.context import page
 from app.pages.data import datasets_page, delete_dataset, settings_page, upload_file, upload_page
 from app.pages.endpoint import endpoint_page
 from app.pages.fixes import detector_page, fix_page, fixes_page
-from app.pages.overview import overview_page, send_page
+from app.pages.overview import open_example, overview_page, send_page
 from app.pages.traces import open_trace, trace_page, traces_page
 from app.pages.waits import queues_page, retries_page
 
@@ -22,6 +22,7 @@ routes = [
     page("/trace", open_trace, "open_trace"),
     page("/trace/{trace_id}", trace_page, "trace"),
     page("/send", send_page, "send"),
+    page("/example", open_example, "open_example", ("POST",)),
     page("/upload", upload_page, "upload"),
     page("/upload", upload_file, "upload_file", ("POST",)),
     page("/datasets", datasets_page, "datasets"),

@@ -17,7 +17,7 @@ from app.pages.marks import Bar, per_cent, slices_bar
 from app.pages.waterfall import ALL_ROWS, waterfall
 
 ROWS_A_PAGE = 50
-LEDGER_ROWS = 12
+LEDGER_ROWS = 8
 MAX_OFFSET = 1_000_000
 _TRACE_ID = re.compile(r"[0-9a-fA-F]{32}", re.ASCII)
 

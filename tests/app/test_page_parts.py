@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from analysis.ledger import Category
-from analysis.reports import FixesReport, TraceSpanRow
+from analysis.reports import EndpointRow, FixesReport, TraceSpanRow
 from app.pages.attributes import attribute_rows
 from app.pages.fixes import paragraphs
 from app.pages.marks import kind_bar, sparkline, spreads
@@ -123,7 +123,7 @@ def test_marks_share_one_scale_and_shares_fill_the_bar() -> None:
     ]
 
 
-def _empty():  # type: ignore[no-untyped-def]
+def _empty() -> EndpointRow:
     row = made.endpoint_row()
     nothing = made.quantile(0.5, None)
     return type(row)(**{**vars(row), "p50": nothing, "p95": nothing, "p99": nothing})
@@ -160,9 +160,8 @@ def test_cut_values_are_whole_characters() -> None:
 
 
 def test_docstrings_become_paragraphs_and_code() -> None:
-    blocks = paragraphs(
-        "Use `x`\nhere.\n\n    cart  GET /a   0..9\n      db  q   1..2 db\n\n```python\nawait y\n```\nEnd."
-    )
+    drawn = "    cart  GET /a   0..9\n      db  q   1..2 db"
+    blocks = paragraphs(f"Use `x`\nhere.\n\n{drawn}\n\n```python\nawait y\n```\nEnd.")
     assert blocks == [
         ("prose", [("Use ", False), ("x", True), (" here.", False)]),
         ("code", drawn),
