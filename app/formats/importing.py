@@ -68,9 +68,10 @@ def _nothing_in(total: Tally) -> tuple[str, str]:
         for one in refused[:5]
     ]
     if total.other_signals and not total.found:
-        reasons.insert(0, f"{total.other_signals:,} documents hold logs, metrics or profiles, which are not imported")
-    hint = "export traces (spans); the file's format was recognised"
-    return "no span could be imported" + (f": {'; '.join(reasons)}" if reasons else ": the file holds none"), hint
+        noun = "request holds" if total.other_signals == 1 else "requests hold"
+        reasons.insert(0, f"{total.other_signals:,} {noun} logs, metrics or profiles, which are not imported")
+    hint = "" if total.found else "export traces: the file was recognised, but no spans are in it"
+    return "no span could be imported: " + ("; ".join(reasons) or "the file holds none"), hint
 
 
 def _time_warnings(batch: Batch) -> tuple[str, ...]:
@@ -101,7 +102,7 @@ def _not_known(head: bytes) -> str:
         if keys:
             named = ", ".join(f'"{key[:60]}"' for key in keys[:12]) + (" …" if len(keys) > 12 else "")
             return f"not a known trace format: {what} with the keys {named}"
-    begins = head.lstrip()[:24]
+    begins = head.strip().split(b"\n")[0].rstrip()[:40]
     try:
         words = begins.decode()
     except UnicodeDecodeError as error:

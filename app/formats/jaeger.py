@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 from app.formats.base import ImportRefused
-from app.formats.jaeger_spans import RawSpan, file_span, raw_ids
+from app.formats.jaeger_spans import Processes, RawSpan, file_span, raw_ids
 from app.formats.json_document import load_document, outline_of_head
 from app.formats.outline import LIST
 from app.formats.text_ids import MAPPED, TextIds
@@ -55,9 +55,10 @@ def read(stream: BinaryIO) -> Iterator[Batch]:
     if ids.mapped:
         builder.warn(MAPPED)
     spans: list[FileSpan] = []
+    processes = Processes()
     for raw in raws:
         try:
-            spans.append(file_span(raw, ids))
+            spans.append(file_span(raw, ids, processes))
         except BadValue as error:
             builder.reject(str(error), raw.where)
     del raws

@@ -27,6 +27,7 @@ _SAMPLED = 1
 # Ids in protobuf's JSON: 16 and 8 bytes in base64. No hexadecimal id ends in "=".
 _BASE64_ID = re.compile(r"[A-Za-z0-9+/]{22}==|[A-Za-z0-9+/]{11}=")
 _INTEGER = re.compile(r"[+-]?\d{1,20}")
+_NO_PROCESS: Mapping[str, Any] = {}
 _TYPED_VALUES = {
     "vStr": "string",
     "vBool": "bool",
@@ -43,6 +44,26 @@ class RawSpan(NamedTuple):
     processes: Mapping[str, Any]
     trace_id: str
     where: str
+
+
+class Processes:
+    """Service and resource of each process; spans of one share the same map."""
+
+    def __init__(self) -> None:
+        # The objects are kept beside what came of them: an id is theirs for as long as they live.
+        self._known: dict[int, tuple[Any, str, dict[str, AttributeValue]]] = {}
+
+    def of(self, raw: RawSpan) -> tuple[str, dict[str, AttributeValue]]:
+        """Of the span's own process, else of the one that it names."""
+        process = raw.span.get("process")
+        if not isinstance(process, Mapping):
+            process = raw.processes.get(text(raw.span.get("processID")))
+        if not isinstance(process, Mapping):
+            process = _NO_PROCESS
+        known = self._known.get(id(process))
+        if known is None:
+            known = self._known[id(process)] = (process, *_process(process))
+        return known[1:]
 
 
 class _Reference(NamedTuple):
@@ -62,7 +83,7 @@ def raw_ids(raw: RawSpan, trace_ids: set[str], span_ids: set[str]) -> None:
             span_ids.add(reference.span_id)
 
 
-def file_span(raw: RawSpan, ids: TextIds) -> FileSpan:
+def file_span(raw: RawSpan, ids: TextIds, processes: Processes) -> FileSpan:
     """The span as a record. Raises BadValue where it cannot be one."""
     span = raw.span
     if not isinstance(span, Mapping):
@@ -73,7 +94,7 @@ def file_span(raw: RawSpan, ids: TextIds) -> FileSpan:
     if start_ns is None:
         raise BadValue("no start time")
     tags = tag_values(span.get("tags"))
-    service, resource = _process(span, raw.processes)
+    service, resource = processes.of(raw)
     parent, others = _parent(_references(span, trace_id), trace_id)
     status_code, status_message = _status(tags)
     flags = span.get("flags")
@@ -183,12 +204,7 @@ def _parent(references: Iterator[_Reference], trace_id: str) -> tuple[_Reference
     return parent, [one for one in found if one != parent or one.follows]
 
 
-def _process(span: Mapping[str, Any], processes: Mapping[str, Any]) -> tuple[str, dict[str, AttributeValue]]:
-    process = span.get("process")
-    if not isinstance(process, Mapping):
-        process = processes.get(text(span.get("processID")))
-    if not isinstance(process, Mapping):
-        return UNKNOWN_SERVICE, {}
+def _process(process: Mapping[str, Any]) -> tuple[str, dict[str, AttributeValue]]:
     resource = tag_values(process.get("tags"))
     # Names that Jaeger's own clients gave to what OpenTelemetry calls otherwise.
     for old, new in (("hostname", "host.name"), ("ip", "host.ip"), ("client-uuid", "service.instance.id")):

@@ -23,19 +23,19 @@ _INNER_TAGS = frozenset(b"\x0a\x12\x1a\xc2")
 
 
 def sniff(head: bytes) -> bool:
-    """Nothing but ResourceSpans at the top, each beginning with one of its fields, as far as the head goes."""
+    """A ResourceSpans first, beginning with one of its fields; what comes after it is told while reading."""
     position = 0
     while position < len(head):
         try:
             start, length = _message(head, position)
         except ValueError:
             return False
-        if start is None:
-            break
-        if length and start < len(head) and (head[start] not in _INNER_TAGS or not _fits(head, start, length)):
+        if start is None or start >= len(head):
             return False
-        position = start + length
-    return position > 0
+        if length:
+            return head[start] in _INNER_TAGS and _fits(head, start, length)
+        position = start
+    return False
 
 
 def read(stream: BinaryIO) -> Iterator[Batch]:

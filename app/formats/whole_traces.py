@@ -13,7 +13,7 @@ from analysis.span import Kind
 from app.formats.base import BATCH_SPANS
 from app.otlp.attributes import AttributeValue, attributes_json
 from app.otlp.columns import Batch
-from app.otlp.records import BatchBuilder, SpanRecord
+from app.otlp.records import BatchBuilder, ResourceRecord, ScopeRecord, SpanRecord
 
 Identity = tuple[bytes, int]
 
@@ -38,13 +38,21 @@ class FileSpan:
 def batches_of(spans: list[FileSpan], builder: BatchBuilder) -> Iterator[Batch]:
     """The spans as batches; `builder` brings what was counted before, its batch comes first."""
     settle(spans, builder)
-    for span in spans:
-        resource = builder.resource(span.resource)
-        builder.add(span.record, resource, builder.scope(span.scope_name, span.scope_version), span.where)
-        if len(builder) >= BATCH_SPANS:
-            yield builder.finish()
-            builder = BatchBuilder()
-    yield builder.finish()
+    for first in range(0, len(spans), BATCH_SPANS) or (0,):
+        builder = builder if first == 0 else BatchBuilder()
+        # By identity: the spans of a process share one map, and its text is long.
+        resources: dict[int, ResourceRecord] = {}
+        scopes: dict[tuple[str, str], ScopeRecord] = {}
+        for span in spans[first : first + BATCH_SPANS]:
+            resource = resources.get(id(span.resource))
+            if resource is None:
+                resource = resources[id(span.resource)] = builder.resource(span.resource)
+            name = span.scope_name, span.scope_version
+            scope = scopes.get(name)
+            if scope is None:
+                scope = scopes[name] = builder.scope(*name)
+            builder.add(span.record, resource, scope, span.where)
+        yield builder.finish()
 
 
 def settle(spans: list[FileSpan], builder: BatchBuilder) -> None:
@@ -55,7 +63,9 @@ def settle(spans: list[FileSpan], builder: BatchBuilder) -> None:
     """
     by_identity: dict[Identity, list[FileSpan]] = defaultdict(list)
     for span in spans:
-        by_identity[span.record.trace_id, span.record.span_id].append(span)
+        # Without an id the builder refuses it, as often as it comes.
+        if span.record.span_id:
+            by_identity[span.record.trace_id, span.record.span_id].append(span)
     shared: dict[Identity, _Halves] = {}
     for identity, group in by_identity.items():
         if len(group) > 1 and len(contents := _contents(group)) > 1:
@@ -64,7 +74,8 @@ def settle(spans: list[FileSpan], builder: BatchBuilder) -> None:
     if shared:
         _move_children(spans, shared)
         count = sum(halves.count - 1 for halves in shared.values())
-        builder.warn(f"{count} spans had the id of another span of their trace and got a new one")
+        noun = "span" if count == 1 else "spans"
+        builder.warn(f"{count:,} {noun} had the id of another span of the same trace: given a new one")
     services = {(span.record.trace_id, span.record.span_id): span.service for span in spans}
     for span in spans:
         record = span.record
@@ -135,9 +146,19 @@ def _tell_apart(identity: Identity, contents: dict[bytes, list[FileSpan]]) -> _H
             record = span.record
             record.span_id = new_id
             record.notes.append(f"its span id {span_id:016x} is another span's of the trace: a new one was given")
-            if record.kind in _CALLEES and (keeper.record.kind in _CALLERS or (span.shared and not keeper.shared)):
+            if _is_half_of(span, keeper, span_id):
                 record.parent_span_id = span_id
     return _Halves(keeper, [repeats[0] for _, repeats in ordered[1:]])
+
+
+def _is_half_of(span: FileSpan, keeper: FileSpan, span_id: int) -> bool:
+    """Whether the span is the callee's side of the keeper's call, not another span that took its id."""
+    if span.record.kind not in _CALLEES:
+        return False
+    if span.shared and not keeper.shared:
+        return True
+    parents = (0, span_id, keeper.record.parent_span_id)
+    return keeper.record.kind in _CALLERS and span.record.parent_span_id in parents
 
 
 def _rank(span: FileSpan) -> int:

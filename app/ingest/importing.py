@@ -25,20 +25,17 @@ async def import_upload(
 ) -> Dataset:
     """Imports a file as a new dataset; when it is cancelled or raises, nothing stays.
 
-    Raises ImportRefused where the file yields no span or is broken, StoreError where it cannot be stored. The caller
-    owns the file and bounds how many imports run at once.
+    Raises ImportRefused where the file yields no span or is broken, StoreError where it cannot be stored, OSError
+    where it cannot be opened. The caller owns the file and bounds how many imports run at once.
     """
-    reader = await asyncio.to_thread(ReaderProcess, path, limit_bytes)
-    importing = asyncio.ensure_future(asyncio.to_thread(_store_all, store, reader, name, source, kind))
+    reader = ReaderProcess(path, limit_bytes)
+    importing = asyncio.create_task(asyncio.to_thread(_store_all, store, reader, name, source, kind))
     try:
         return await asyncio.shield(importing)
     except asyncio.CancelledError:
         reader.cancel()
         await asyncio.shield(_undone(store, importing))
         raise
-    finally:
-        if importing.done():
-            await asyncio.to_thread(reader.close)
 
 
 def import_file(
@@ -49,12 +46,8 @@ def import_file(
     kind: str = "upload",
     limit_bytes: int = DEFAULT_LIMIT_BYTES,
 ) -> Dataset:
-    """Imports a file as a new dataset and waits for it; raises as `import_upload` does. The name may be left out."""
-    reader = ReaderProcess(path, limit_bytes)
-    try:
-        return _store_all(store, reader, name or path.name, path.name, kind)
-    finally:
-        reader.close()
+    """Imports a file as a new dataset, named as the file where no name is given; raises as `import_upload` does."""
+    return _store_all(store, ReaderProcess(path, limit_bytes), name or path.name, path.name, kind)
 
 
 def import_files(store: Store, paths: Iterable[Path]) -> list[Dataset]:
@@ -63,11 +56,12 @@ def import_files(store: Store, paths: Iterable[Path]) -> list[Dataset]:
 
 
 def _store_all(store: Store, reader: ReaderProcess, name: str, source: str, kind: str) -> Dataset:
-    found = reader.opened()
-    return store.import_dataset(name, kind, source, found.format_name, found.batches)
+    with reader:
+        found = reader.opened()
+        return store.import_dataset(name, kind, source, found.format_name, found.batches)
 
 
-async def _undone(store: Store, importing: asyncio.Future[Dataset]) -> None:
+async def _undone(store: Store, importing: asyncio.Task[Dataset]) -> None:
     """Waits for a cancelled import's thread; a dataset that was committed in the last moment is deleted."""
     try:
         dataset = await importing
