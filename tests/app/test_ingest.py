@@ -7,10 +7,13 @@ import gzip
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -233,3 +236,38 @@ def test_a_killed_decoder_is_replaced_and_its_body_decoded() -> None:
         await asyncio.to_thread(decoders.stop)
 
     asyncio.run(scenario())
+
+
+_KILLED_SERVER = """
+import asyncio, os, signal
+from app.ingest.decoding import Decoders
+async def main():
+    decoders = Decoders(2, 1000)
+    await decoders.start()
+    print(*decoders._pool._processes, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+def test_decoders_end_with_a_killed_server(tmp_path: Path) -> None:
+    script, root = tmp_path / "server.py", Path(__file__).parents[2]
+    script.write_text(_KILLED_SERVER)
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    killed = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 10
+    for pid in killed.stdout.split():
+        while not gone(Path("/proc") / pid) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert gone(Path("/proc") / pid)
+
+
+def gone(process: Path) -> bool:
+    """Whether a process has ended, waited for by its parent or not."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True

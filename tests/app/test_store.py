@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from analysis.span import SPAN_COLUMNS, Span, Window, load_traces
 from app.otlp.columns import Batch, Tally
 from app.otlp.records import EventRecord, SpanRecord
 from app.store import open_store
-from app.store.base import LIVE, StoreBusy, StoreError
+from app.store.base import LIVE, Store, StoreBusy, StoreError
 from app.store.duckdb import DuckStore
 from app.store.duplicates import RecentSpans, time_ranges
 from tests.app.spans_made import ALL, START_NS, batch, numbered, record
@@ -327,6 +328,8 @@ def test_a_closed_store_says_so(tmp_path: Path) -> None:
 
 def test_a_store_in_memory() -> None:
     store, other = open_store(":memory:"), open_store(":memory:")
+    promised: Store = store
+    assert promised.version(LIVE) == store.version(LIVE)
     store.append(LIVE, [numbered(1, 3)])
     assert (counts(store)["spans"], counts(other)["spans"], store.size_bytes()) == (3, 0, 0)
     store.close()
@@ -362,6 +365,23 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=words):
             open_store(str(path))
     assert text.read_text().startswith("not a database")
+
+
+def test_a_damaged_log_is_refused_with_the_remedy(store: DuckStore, tmp_path: Path) -> None:
+    store.append(LIVE, [numbered(1, 500)])
+    copy = tmp_path / "copy" / "spans.duckdb"
+    copy.parent.mkdir()
+    shutil.copy(tmp_path / "spans.duckdb", copy)
+    log = bytearray((tmp_path / "spans.duckdb.wal").read_bytes())
+    middle = len(log) // 2
+    log[middle : middle + 64] = bytes(byte ^ 0xFF for byte in log[middle : middle + 64])
+    copy.with_suffix(".duckdb.wal").write_bytes(log)
+    with pytest.raises(StoreError, match=r"is damaged: move .*spans\.duckdb\.wal away"):
+        open_store(str(copy))
+    copy.with_suffix(".duckdb.wal").rename(tmp_path / "kept.wal")
+    again = open_store(str(copy))
+    assert counts(again)["spans"] == 0
+    again.close()
 
 
 def test_an_empty_file_is_taken(tmp_path: Path) -> None:
