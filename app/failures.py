@@ -14,7 +14,13 @@ from app.pages.rendering import error_page
 from app.receivers import http as otlp
 
 _LOG = logging.getLogger("spanwise")
-_TITLES = {404: "There is no such page", 405: "This page cannot be asked like that", 413: "This is too large"}
+_TITLES = {
+    403: "This came from another site",
+    404: "There is no such page",
+    405: "This page cannot be asked like that",
+    421: "This server has other names",
+    500: "Something went wrong",
+}
 
 
 def refusal(request: Request, status: int, message: str, hint: str = "") -> Response:
@@ -22,7 +28,7 @@ def refusal(request: Request, status: int, message: str, hint: str = "") -> Resp
     path: str = request.scope["path"]
     if otlp.is_otlp(path):
         return otlp.failure(request.headers, status, f"{message} {hint}".strip())
-    if path.startswith(("/api/", "/healthz", "/readyz")):
+    if path == "/api" or path.startswith(("/api/", "/healthz", "/readyz")):
         return JSONResponse({"error": message, "hint": hint}, status)
     return error_page(request, status, _TITLES.get(status, HTTPStatus(status).phrase), message, hint)
 
@@ -35,6 +41,8 @@ async def http_failure(request: Request, error: Exception) -> Response:
         message, hint = "Nothing is at this address.", "Open the overview and go on from there."
         if otlp.is_otlp(request.scope["path"]):
             hint = "Traces go to /v1/traces."
+        elif request.scope["path"].startswith("/api"):
+            hint = "GET /api lists what there is."
     elif error.status_code == 405:
         message = f"{request.method} is not defined for this address."
     response = refusal(request, error.status_code, message, hint)

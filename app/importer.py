@@ -54,7 +54,7 @@ def import_files(
                 _require_file(file)
                 done = _through_server(base, file, name) if store is None else _into_store(store, file, name)
             except (ImportFailed, ImportRefused) as error:
-                failures.append(f"{file}: {error}")
+                failures.append(f"{file}: {_one_line(error)}")
             else:
                 imported(done)
     finally:
@@ -62,6 +62,10 @@ def import_files(
             store.close()
     if failures:
         raise ImportFailed("not imported: " + "; ".join(failures), "nothing of these files was stored")
+
+
+def _one_line(error: ImportFailed | ImportRefused) -> str:
+    return str(error).replace("\nhint: ", "; ")
 
 
 def _reachable(host: str) -> str:

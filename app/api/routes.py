@@ -33,7 +33,8 @@ def _route(path: str, handler: Handler, method: str = "GET") -> Route:
         except UploadRefused as error:
             return failed(error.status, str(error), error.hint)
         except ImportRefused as error:
-            return failed(400, str(error), "Nothing was imported.")
+            place = f" ({error.place})" if error.place else ""
+            return failed(400, f"{error.message}{place}", error.hint or "Nothing was imported.")
         except NotFound as error:
             return failed(404, f"{error}.", "Another dataset or a longer window may hold it.")
         except QueryInterrupted:
@@ -105,7 +106,26 @@ async def upload(request: Request) -> Response:
     return json_answer(answer, 201)
 
 
+async def index(request: Request) -> Response:
+    """Every path of the API, with what it takes and gives."""
+    scope = ["dataset", "last", "from", "to"]
+    reports = [
+        {"method": "GET", "path": each.path, "parameters": [*each.parameters, *scope], "summary": each.summary}
+        for each in OPERATIONS
+    ]
+    own = [{"method": method, "path": path, "summary": summary} for method, path, summary in _OWN]
+    return json_answer({"operations": [*own, *reports]})
+
+
+_OWN = (
+    ("GET", "/api/status", "How many live spans there are."),
+    ("GET", "/api/datasets", "All datasets with their counts."),
+    ("DELETE", "/api/datasets/{dataset_id}", "Removes a dataset; the live one is emptied."),
+    ("POST", "/api/upload", "Imports a file, a form's field “file” or the raw body with ?name=, as a dataset."),
+)
+
 routes = [
+    _route("/api", index),
     _route("/api/status", status),
     _route("/api/datasets", list_datasets),
     _route("/api/datasets/{dataset_id:int}", delete_dataset, "DELETE"),
