@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from app.formats.base import Format, ImportRefused
+from app.formats import otlp_json_lines
+from app.formats.base import HEAD_BYTES, Format, ImportRefused
 from app.formats.json_document import outline_of_head
 from app.formats.outline import LIST
 from app.formats.registry import formats, recognised
@@ -36,10 +37,18 @@ def read_file(path: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> FileImport:
     head = head_of(path, limit_bytes)
     if _is_blank(path, head, limit_bytes):
         raise ImportRefused("the file is empty", tally=Tally())
-    found = recognised(head)
+    found = recognised(head) or _found_later(path, head, limit_bytes)
     if found is None:
         raise ImportRefused(_not_known(head), f"formats that can be imported: {known_formats()}, each also gzipped")
     return FileImport(found.NAME, _batches(path, found, limit_bytes))
+
+
+def _found_later(path: Path, head: bytes, limit_bytes: int) -> Format | None:
+    # Telemetry on stdout: a service may print more than a head of its own before the first export.
+    if len(head) < HEAD_BYTES:
+        return None
+    with open_stream(path, limit_bytes) as stream:
+        return otlp_json_lines if otlp_json_lines.begins_later(stream) else None
 
 
 def known_formats() -> str:
@@ -48,12 +57,12 @@ def known_formats() -> str:
 
 
 def _batches(path: Path, found: Format, limit_bytes: int) -> Iterator[Batch]:
-    total = Tally()
+    total, warned = Tally(), False
     with open_stream(path, limit_bytes) as stream:
         for batch in found.read(stream):
-            warnings = _time_warnings(batch)
-            if warnings:
-                batch = replace(batch, tally=replace(batch.tally, warnings=batch.tally.warnings + warnings))
+            if not warned and (warning := _time_warning(batch)):
+                warned = True
+                batch = replace(batch, tally=replace(batch.tally, warnings=(*batch.tally.warnings, warning)))
             total = total.plus(batch.tally)
             yield batch
     if not total.accepted:
@@ -74,17 +83,17 @@ def _nothing_in(total: Tally) -> tuple[str, str]:
     return "no span could be imported: " + ("; ".join(reasons) or "the file holds none"), hint
 
 
-def _time_warnings(batch: Batch) -> tuple[str, ...]:
+def _time_warning(batch: Batch) -> str:
     if not batch.span_count:
-        return ()
+        return ""
     latest_ns = pc.max(batch.spans["start_ns"]).as_py()
     if latest_ns <= time.time_ns() + _FUTURE_NS:
-        return ()
+        return ""
     try:
         day = datetime.fromtimestamp(latest_ns // 1_000_000_000, UTC).date().isoformat()
     except (OverflowError, ValueError, OSError):
         day = "no calendar day"
-    return (f"spans lie in the future (up to {day}): a clock is wrong, or the times were made up",)
+    return f"spans lie in the future ({day}): a clock is wrong, or the times were made up"
 
 
 def _is_blank(path: Path, head: bytes, limit_bytes: int) -> bool:

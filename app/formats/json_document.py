@@ -16,7 +16,7 @@ INVALID_UTF8 = "the file is not valid UTF-8 throughout: broken characters were r
 
 def load_document(stream: BinaryIO, warnings: list[str]) -> Any:
     """The document; invalid UTF-8 is replaced, with a warning. Raises ImportRefused with line, column and byte."""
-    words = _decoded(_all_bytes(stream), warnings)
+    words = _decoded(_all_bytes(stream).rstrip(), warnings)
     try:
         return json.loads(words)
     except RecursionError as error:

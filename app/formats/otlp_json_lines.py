@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from json import JSONDecodeError
 from typing import Any, BinaryIO
 
 from app.formats.base import BATCH_SPANS
@@ -24,6 +25,9 @@ SIGNALS = frozenset(
 
 MAX_LINE_BYTES = 256 * 2**20
 
+SEARCHED_BYTES = 16 * 2**20
+_PIECE_BYTES = 4_096
+
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -31,6 +35,19 @@ def sniff(head: bytes) -> bool:
     """A line that is an OTLP request, or begins one where the head ends."""
     lines = head.removeprefix(_BOM).split(b"\n")
     return any(_is_request(line, cut_off=number == len(lines)) for number, line in enumerate(lines, 1))
+
+
+def begins_later(stream: BinaryIO) -> bool:
+    """Whether a request begins one of the lines of the first 16 MiB: an application's own output may come before it."""
+    at_line_start = True
+    read_bytes = 0
+    while read_bytes < SEARCHED_BYTES and (piece := stream.readline(_PIECE_BYTES)):
+        ended = piece.endswith(b"\n")
+        if at_line_start and _is_request(piece, cut_off=not ended):
+            return True
+        at_line_start = ended
+        read_bytes += len(piece)
+    return False
 
 
 def holds_lines(head: bytes) -> bool:
@@ -51,13 +68,18 @@ def read(stream: BinaryIO) -> Iterator[Batch]:
             builder.unreadable("not JSON", where)
             continue
         try:
-            document = load_json(line, builder)
+            # With its end, a line that is cut off in a text would be said to hold a control character.
+            document = load_json(line.rstrip(), builder)
             if isinstance(document, dict) and not SIGNALS.isdisjoint(document):
                 add_json_request(builder, document, where)
             else:
                 builder.unreadable(f"JSON, but not OTLP: {_described(document)}", where)
         except DecodeError as error:
-            builder.unreadable(str(error), where)
+            cause = error.__cause__
+            if isinstance(cause, JSONDecodeError):
+                builder.unreadable(f"not JSON: {cause.msg}", f"{where}, column {cause.colno}")
+            else:
+                builder.unreadable(str(error), where)
         if len(builder) >= BATCH_SPANS:
             yield builder.finish()
             builder = BatchBuilder()

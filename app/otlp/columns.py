@@ -148,7 +148,7 @@ class Tally:
             _merged(self.unreadable + other.unreadable),
             self.other_signals + other.other_signals,
             self.re_identified + other.re_identified,
-            tuple(dict.fromkeys(self.warnings + other.warnings)),
+            tuple(dict.fromkeys(self.warnings + other.warnings))[:32],
             tuple(dict.fromkeys(self.senders + other.senders))[:32],
         )
 
@@ -185,9 +185,13 @@ class Tally:
 def _merged(rejections: tuple[Rejection, ...]) -> tuple[Rejection, ...]:
     by_reason: dict[str, Rejection] = {}
     for rejection in rejections:
-        known = by_reason.get(rejection.reason)
-        by_reason[rejection.reason] = (
-            Rejection(known.reason, known.count + rejection.count, known.first) if known else rejection
+        reason = rejection.reason
+        # Reasons may quote the input: the sum over a large file stays as small as one batch's tally.
+        if reason not in by_reason and len(by_reason) >= 64:
+            reason = "other reasons"
+        known = by_reason.get(reason)
+        by_reason[reason] = Rejection(
+            reason, rejection.count + (known.count if known else 0), known.first if known else rejection.first
         )
     return tuple(by_reason.values())
 

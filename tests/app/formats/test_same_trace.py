@@ -69,6 +69,40 @@ def test_other_lines_are_counted_by_number_and_cost_nothing() -> None:
     ]
 
 
+def test_broken_lines_have_their_line_and_column(tmp_path: Path) -> None:
+    path = tmp_path / "broken.jsonl"
+    whole = (FIXTURES / "otlp.jsonl").read_bytes().splitlines()[-1]
+    quote = whole.rindex(b'"', 0, -20)
+    path.write_bytes(b"\n".join([whole[:-20], b'{"resourceSpans": 7}', b"[" * 100_000, b"{oops}", whole, b'{"a": 1}']))
+    tally = tally_of(path)
+    assert tally.accepted == 1
+    assert [(one.reason, one.first) for one in tally.unreadable] == [
+        ("not JSON: Unterminated string starting at", f"line 1, column {quote + 1}"),
+        ("not an OTLP trace request: resourceSpans is not a list of objects", "line 2"),
+        ("not readable as JSON: nested too deep", "line 3"),
+        ("not JSON: Expecting property name enclosed in double quotes", "line 4, column 2"),
+        ('JSON, but not OTLP: an object with "a"', "line 6"),
+    ]
+
+
+def test_a_file_of_broken_lines_keeps_a_short_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.formats.otlp_json_lines.BATCH_SPANS", 1)
+    whole = (FIXTURES / "otlp.jsonl").read_bytes().splitlines()[-1]
+    path = tmp_path / "broken.jsonl"
+    path.write_bytes(b"\n".join(whole + b'\n{"key%d": 1}' % number for number in range(200)))
+    tally = tally_of(path)
+    assert sum(one.count for one in tally.unreadable) == 200
+    assert len(tally.unreadable) == 65
+
+
+def test_a_long_output_of_the_application_may_come_first(tmp_path: Path) -> None:
+    path = tmp_path / "stdout.txt"
+    words = b"INFO 127.0.0.1 GET /cart 200 OK\n" * 10_000
+    path.write_bytes(gzip.compress(words + (FIXTURES / "otlp.jsonl").read_bytes()))
+    tally = tally_of(path)
+    assert (tally.accepted, tally.unreadable[0].reason, tally.unreadable[0].count) == (3, "not JSON", 10_001)
+
+
 def test_concatenated_requests_are_one_message(tmp_path: Path) -> None:
     path = tmp_path / "twice.pb"
     path.write_bytes((FIXTURES / "otlp.pb").read_bytes() * 2)
