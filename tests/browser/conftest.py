@@ -1,53 +1,94 @@
-"""Debian's Chromium driven by Playwright: one browser for all tests, a fresh context for each."""
+"""A real Chromium and a real server for tests of what people see."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
+from tests.app.pages_served import served_hostile
+from tests.server import Server
+
+_CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    executable = shutil.which("chromium") or shutil.which("chromium-browser")
-    if executable is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
+    """Debian's Chromium, or the one that SPANWISE_TEST_CHROMIUM names."""
+    named = os.environ.get("SPANWISE_TEST_CHROMIUM", "")
+    path = named or next((path for path in _CHROMIUM if shutil.which(path)), "")
+    if not path:
+        pytest.skip("no Chromium at " + ", ".join(_CHROMIUM))
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=executable, args=list(ARGUMENTS))
-        yield launched
-        launched.close()
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        browser.close()
 
 
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    fresh = browser.new_context(viewport={"width": 1280, "height": 900})
-    yield fresh
-    fresh.close()
+@pytest.fixture(scope="session")
+def hostile_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Dataset 1 is hostile, dataset 2 the example."""
+    with served_hostile(tmp_path_factory.mktemp("browser"), command="demo") as server:
+        yield server
 
 
-@pytest.fixture
-def page(context: BrowserContext) -> Iterator[Page]:
-    """A page that must finish without errors in its console: scripts, Content-Security-Policy, missing files."""
-    opened = context.new_page()
-    errors: list[str] = []
+@dataclass
+class Visit:
+    """One browser page with everything it complained about."""
 
-    def heard(message: ConsoleMessage) -> None:
-        if message.type == "error":
-            errors.append(message.text)
+    page: Page
+    context: BrowserContext
+    complaints: list[str] = field(default_factory=list)
 
-    opened.on("console", heard)
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    yield opened
-    assert errors == []
+    def open(self, url: str) -> None:
+        """Loads the page and scrolls through it, so that every chart is drawn."""
+        self.complaints.clear()
+        self.page.goto(url)
+        self.page.evaluate("""async () => {
+            for (let y = 0; y < Math.min(document.body.scrollHeight, 20000); y += 500) {
+                scrollTo(0, y);
+                await new Promise((done) => requestAnimationFrame(() => setTimeout(done, 20)));
+            }
+        }""")
+
+    def charts_drawn(self) -> int:
+        self.page.wait_for_function(
+            "[...document.querySelectorAll('[data-plot]')].every((plot) => plot.dataset.drawn)", timeout=15_000
+        )
+        return int(self.page.evaluate("document.querySelectorAll('[data-plot] .main-svg').length"))
+
+    def overflow(self) -> int:
+        return int(self.page.evaluate("document.documentElement.scrollWidth - innerWidth"))
+
+
+def visit(browser: Browser, width: int = 1280, scheme: str = "light", scripts: bool = True) -> Visit:
+    """A fresh browser page of that width, theme and with or without JavaScript."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 800},
+        color_scheme="dark" if scheme == "dark" else "light",
+        java_script_enabled=scripts,
+    )
+    seen = Visit(context.new_page(), context)
+    seen.page.on(
+        "console", lambda message: message.type in ("error", "warning") and seen.complaints.append(message.text)
+    )
+    seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+    seen.page.on("dialog", lambda dialog: (seen.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    seen.page.on(
+        "requestfailed",
+        lambda request: seen.complaints.append(f"failed: {request.url}") if "/api/status" not in request.url else None,
+    )
+    return seen
