@@ -405,8 +405,19 @@ class SpanDetail:
 
 
 @dataclass(frozen=True)
+class TraceStart:
+    """A request in a trace that no other request of it waited for: a root, a job, work after a response."""
+
+    span_id: int
+    service: str
+    endpoint: str
+    start_ns: int
+    duration_ns: int
+
+
+@dataclass(frozen=True)
 class TraceReport:
-    """One trace as a waterfall."""
+    """One trace as a waterfall; critical path and ledger are those of the request named by `root_service`."""
 
     trace_id: str
     start_ns: int
@@ -419,8 +430,10 @@ class TraceReport:
     rows: tuple[TraceSpanRow, ...]
     """At most the asked number; `span_count` says how many there are."""
     slices: tuple[Slice, ...]
-    """The ledger of the root request."""
+    """The ledger of that request."""
     notes: tuple[str, ...]
+    others: tuple[TraceStart, ...] = ()
+    """The trace's other requests that nobody waited for, in start order, at most 20."""
 
 
 @dataclass(frozen=True)

@@ -8,25 +8,31 @@ from analysis.accounting import node_category, request_ledger
 from analysis.attempt_groups import attempt_groups
 from analysis.critical_path import critical_path
 from analysis.errors import NotFound
-from analysis.reports import SpanDetail, TraceReport, TraceSpanRow
+from analysis.reports import SpanDetail, TraceReport, TraceSpanRow, TraceStart
 from analysis.sample import linked_traces
 from analysis.semantics import RequestClass
 from analysis.span import Spans
 from analysis.trace import Node, Trace
 
+MAX_OTHERS = 20
 
-def trace_report(spans: Spans, trace_id: str, limit: int = 10_000) -> TraceReport:
-    """The trace with at most `limit` rows. Raises NotFound where the dataset has no span of it."""
+
+def trace_report(spans: Spans, trace_id: str, limit: int = 10_000, span_id: int | None = None) -> TraceReport:
+    """The trace with at most `limit` rows, about the request that waited for the given span, else the longest root.
+
+    Raises NotFound where the dataset has no span of the trace.
+    """
     trace = linked_traces(spans, [trace_id])[trace_id]
     if not trace.roots:
         raise NotFound(f"no span of trace {trace_id} in this dataset")
-    return view(trace, limit)
+    return view(trace, limit, span_id)
 
 
-def view(trace: Trace, limit: int = 10_000) -> TraceReport:
+def view(trace: Trace, limit: int = 10_000, span_id: int | None = None) -> TraceReport:
     """The report of a linked trace."""
     nodes = list(trace.walk())
-    main = _main_request(trace)
+    selected = trace.nodes.get(span_id) if span_id is not None else None
+    main = _waiting_request(selected) if selected is not None else _main_request(trace)
     critical: dict[int, list[tuple[int, int]]] = {}
     for section in critical_path(main):
         critical.setdefault(id(section.node), []).append((section.start_ns, section.end_ns))
@@ -54,6 +60,30 @@ def view(trace: Trace, limit: int = 10_000) -> TraceReport:
         ),
         slices=request_ledger(trace, main).slices,
         notes=tuple(notes),
+        others=_others(nodes, main),
+    )
+
+
+def _waiting_request(node: Node) -> Node:
+    """The outermost request that waited for the node; jobs and work after a response are requests of their own."""
+    entry = node
+    while node.parent is not None and node.awaited:
+        node = node.parent
+        entry = node if node.is_entry else entry
+    return node if node.is_entry else entry
+
+
+def _others(nodes: Sequence[Node], main: Node) -> tuple[TraceStart, ...]:
+    starts = [
+        node
+        for node in nodes
+        if node is not main and node.is_entry and node.span.request_class == RequestClass.REQUEST
+        if node.parent is None or not node.awaited
+    ]
+    starts.sort(key=lambda node: (node.start_ns, node.span.span_id))
+    return tuple(
+        TraceStart(node.span.span_id, node.span.service, node.span.endpoint, node.start_ns, node.duration_ns)
+        for node in starts[:MAX_OTHERS]
     )
 
 

@@ -97,8 +97,8 @@ async def open_trace(page: Page) -> Response:
 async def trace_page(page: Page) -> Response:
     trace_id = _trace_id(page.request.path_params["trace_id"])
     all_rows = page.parameter("rows") == "all"
-    report = await page.run(trace_report, trace_id, ALL_ROWS)
     selected = parse_span(page.parameter("span")) if page.parameter("span") else None
+    report = await page.run(trace_report, trace_id, ALL_ROWS, selected)
     span = next((row for row in report.rows if row.span_id == selected), None)
     if selected is not None and span is None:
         raise NotFound(f"trace {trace_id} has no span {page.parameter('span')}")
