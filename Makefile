@@ -1,0 +1,64 @@
+# make demo: a server with an explained example.  make test: everything, as CI runs it.  Both need python3 >= 3.11, pip, make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PACKAGES := chromium postgresql redis-server
+
+.PHONY: demo test lint format lock wheel packages clean
+
+demo: $(VENV)/.runtime
+	$(BIN)/spanwise demo
+
+test: packages $(VENV)/.test lint
+	$(BIN)/pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+wheel: $(VENV)/.test
+	$(BIN)/python -m build --wheel --no-isolation
+
+# The versions of everything that the product, its tests and its lab run on.
+lock:
+	rm -rf .lock-venv
+	$(MAKE) VENV=.lock-venv .lock-venv/bin/python
+	.lock-venv/bin/python -m pip install -q --group test --group lab .
+	.lock-venv/bin/python -m pip freeze --exclude spanwise > lock.txt
+	rm -rf .lock-venv
+
+$(VENV)/.runtime: $(BIN)/python lock.txt pyproject.toml
+	$(BIN)/python -m pip install -q -c lock.txt -e .
+	@touch $@
+
+$(VENV)/.test: $(BIN)/python lock.txt pyproject.toml
+	$(BIN)/python -m pip install -q -r lock.txt
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Debian's python3 has no ensurepip unless python3-venv is installed; the pip outside then fills the environment.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, this is $$($(PYTHON) --version); name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(VENV); \
+	else $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -q pip; fi || \
+		{ echo "cannot make $(VENV): apt-get install python3-venv (or python3-pip) helps on Debian" >&2; rm -rf $(VENV); exit 1; }
+	$(BIN)/python -m pip install -q --upgrade "pip>=25.1"
+
+# The browser and the servers that tests start on free ports in scratch folders.
+packages:
+	@missing=; for name in $(PACKAGES); do dpkg -s $$name >/dev/null 2>&1 || missing="$$missing $$name"; done; \
+	test -z "$$missing" && exit 0; \
+	root=; test "$$(id -u)" = 0 || root="sudo -n"; \
+	if command -v apt-get >/dev/null && $$root true 2>/dev/null; then \
+		$$root apt-get update -q && DEBIAN_FRONTEND=noninteractive $$root apt-get install -qy --no-install-recommends $$missing; \
+	else echo "not installed:$$missing; tests that need them are skipped (with CI=true they fail)" >&2; fi
+
+clean:
+	rm -rf $(VENV) .lock-venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
