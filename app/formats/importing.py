@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,7 +59,7 @@ def known_formats() -> str:
 
 def _batches(path: Path, found: Format, limit_bytes: int) -> Iterator[Batch]:
     total, warned = Tally(), False
-    with open_stream(path, limit_bytes) as stream:
+    with open_stream(path, limit_bytes) as stream, _depth_told():
         for batch in found.read(stream):
             if not warned and (warning := _time_warning(batch)):
                 warned = True
@@ -67,6 +68,14 @@ def _batches(path: Path, found: Format, limit_bytes: int) -> Iterator[Batch]:
             yield batch
     if not total.accepted:
         raise ImportRefused(*_nothing_in(total), tally=total)
+
+
+@contextmanager
+def _depth_told() -> Iterator[None]:
+    try:
+        yield
+    except RecursionError as error:
+        raise ImportRefused("the file is nested too deep", "values may be nested a few hundred levels deep") from error
 
 
 def _nothing_in(total: Tally) -> tuple[str, str]:

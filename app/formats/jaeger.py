@@ -10,7 +10,7 @@ from app.formats.jaeger_spans import Processes, RawSpan, file_span, raw_ids
 from app.formats.json_document import load_document, outline_of_head
 from app.formats.outline import LIST
 from app.formats.text_ids import MAPPED, TextIds
-from app.formats.values import BadValue
+from app.formats.values import NESTED_TOO_DEEP, BadValue
 from app.formats.whole_traces import FileSpan, batches_of
 from app.otlp.columns import Batch
 from app.otlp.records import BatchBuilder
@@ -18,6 +18,8 @@ from app.otlp.records import BatchBuilder
 NAME = "Jaeger JSON"
 SPECIFICITY = 30
 
+_TRACE_IDS, _SPAN_IDS = frozenset(("traceID", "traceId")), frozenset(("spanID", "spanId"))
+_SPAN_KEYS = frozenset(("operationName", "startTime", "duration", "references"))
 _API = frozenset(("data", "total", "limit", "offset"))
 
 
@@ -37,7 +39,7 @@ def sniff(head: bytes) -> bool:
 
 
 def _is_span(keys: frozenset[str]) -> bool:
-    return bool(keys & {"traceID", "traceId"}) and bool(keys & {"spanID", "spanId"}) and "trace_id" not in keys
+    return all(keys & one_of for one_of in (_TRACE_IDS, _SPAN_IDS, _SPAN_KEYS))
 
 
 def read(stream: BinaryIO) -> Iterator[Batch]:
@@ -61,6 +63,8 @@ def read(stream: BinaryIO) -> Iterator[Batch]:
             spans.append(file_span(raw, ids, processes))
         except BadValue as error:
             builder.reject(str(error), raw.where)
+        except RecursionError:
+            builder.reject(NESTED_TOO_DEEP, raw.where)
     del raws
     yield from batches_of(spans, builder)
 

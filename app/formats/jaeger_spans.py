@@ -136,10 +136,12 @@ def tag_values(tags: Any) -> dict[str, AttributeValue]:
         key, value = text(tag.get("key")), _tag_value(tag)
         if key not in values:
             values[key] = value
-            counts[key] = 1
         elif values[key] != value:
-            counts[key] += 1
-            values[f"{key}#{counts[key]}"] = value
+            count = counts.get(key, 1) + 1
+            while f"{key}#{count}" in values:
+                count += 1
+            counts[key] = count
+            values[f"{key}#{count}"] = value
     return values
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -11,6 +10,11 @@ _WHOLE = re.compile(r"-?\d{1,20}")
 _DURATION = re.compile(r"(-?\d{1,20}(?:\.\d{1,12})?)(ns|us|µs|ms|s)")
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,12}))?([Zz]|[+-]\d\d:\d\d)")
 _UNITS_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+
+
+NESTED_TOO_DEEP = "bad value: nested too deep"
+
+_MAX_MICROSECONDS = 2**63 // 1_000
 
 
 class BadValue(ValueError):
@@ -41,13 +45,13 @@ def microseconds(value: object, field: str) -> int | None:
     """Microseconds as number or text in nanoseconds, exact; None where absent."""
     if value is None:
         return None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value * 1_000
-    if isinstance(value, float) and math.isfinite(value):
-        return round(Fraction(value) * 1_000)
     if isinstance(value, str) and _WHOLE.fullmatch(value):
-        return int(value) * 1_000
-    raise BadValue(f"bad value: {field} is not a number")
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or (value != value):
+        raise BadValue(f"bad value: {field} is not a number")
+    if abs(value) > _MAX_MICROSECONDS:
+        raise BadValue(f"bad value: {field} is out of range")
+    return value * 1_000 if isinstance(value, int) else round(Fraction(value) * 1_000)
 
 
 def text(value: object) -> str:

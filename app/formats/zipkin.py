@@ -9,7 +9,7 @@ from app.formats.base import ImportRefused
 from app.formats.json_document import load_document, outline_of_head
 from app.formats.outline import LIST
 from app.formats.text_ids import MAPPED, TextIds
-from app.formats.values import BadValue, text
+from app.formats.values import NESTED_TOO_DEEP, BadValue, text
 from app.formats.whole_traces import FileSpan, batches_of
 from app.formats.zipkin_reports import Report, file_span, merged
 from app.otlp.columns import Batch
@@ -54,6 +54,8 @@ def read(stream: BinaryIO) -> Iterator[Batch]:
             spans.append(file_span(report, ids))
         except BadValue as error:
             builder.reject(str(error), report.where)
+        except RecursionError:
+            builder.reject(NESTED_TOO_DEEP, report.where)
     del reports
     yield from batches_of(spans, builder)
 

@@ -153,6 +153,9 @@ def test_hostile_values_cost_only_themselves(tmp_path: Path) -> None:
     }
     bad = [
         {**span, "spanID": "3", "startTime": 2**70},
+        {**span, "spanID": "3", "startTime": int("9" * 4_299)},
+        {**span, "spanID": "3", "startTime": 1e308},
+        {**span, "spanID": "3", "duration": float("inf")},
         {**span, "spanID": "4", "startTime": float("nan")},
         {**span, "spanID": "5", "startTime": True},
         {**span, "spanID": "6", "startTime": None},
@@ -163,10 +166,25 @@ def test_hostile_values_cost_only_themselves(tmp_path: Path) -> None:
     ]
     path = write_json(tmp_path / "hostile.json", {"data": [{"traceID": "1", "spans": [span, *bad]}, 7, {"spans": 7}]})
     with imported(path) as (dataset, spans):
-        assert (dataset.tally.found, dataset.tally.accepted) == (9, 1)
+        assert (dataset.tally.found, dataset.tally.accepted) == (12, 1)
         [(name, attributes)] = spans.rows("select name, attributes from trace_spans")
     assert len(name) > 1_000_000
     assert json.loads(attributes)["k#2"] == 2
+
+
+@pytest.mark.parametrize("depth", [100, 400, 700, 900, 960, 990, 5_000])
+def test_deep_nesting_is_kept_or_refused_in_words(depth: int, tmp_path: Path) -> None:
+    deep = "[" * depth + "]" * depth
+    jaeger = '{"traceID": "1", "spanID": "2", "startTime": 1, "tags": [%s, %s]}'
+    zipkin = '{"traceId": "1", "id": "2", "timestamp": 1, "tags": {"deep": %s}, "name": "%s"}'
+    tags = [f'{{"key": "deep", "value": {value}}}' for value in (deep, deep.replace("[]", "[1]"))]
+    for content in (jaeger % tuple(tags), "[" + ",".join(zipkin % (deep, name) for name in "ab") + "]"):
+        path = tmp_path / "deep.json"
+        path.write_text(content if content.startswith("[") else f"[{content}]")
+        tally = tally_of(path)
+        reasons = [one.reason for one in tally.rejected + tally.unreadable]
+        assert tally.accepted or any("nested too deep" in reason for reason in reasons)
+        assert tally.accepted or depth > 500
 
 
 def test_hostile_zipkin_reports(tmp_path: Path) -> None:
