@@ -9,12 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, sync_playwright
 
 from tests.app.pages_served import served_hostile
 from tests.server import Server
 
 _CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
+_ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,9 +41,7 @@ def browser() -> Iterator[Browser]:
     if not path:
         pytest.skip("no Chromium at " + ", ".join(_CHROMIUM))
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
+        browser = playwright.chromium.launch(executable_path=path, args=list(_ARGUMENTS))
         yield browser
         browser.close()
 
@@ -82,13 +90,16 @@ def visit(browser: Browser, width: int = 1280, scheme: str = "light", scripts: b
         java_script_enabled=scripts,
     )
     seen = Visit(context.new_page(), context)
-    seen.page.on(
-        "console", lambda message: message.type in ("error", "warning") and seen.complaints.append(message.text)
-    )
+
+    def heard(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            seen.complaints.append(message.text)
+
+    def asked(dialog: Dialog) -> None:
+        seen.complaints.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    seen.page.on("console", heard)
+    seen.page.on("dialog", asked)
     seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))
-    seen.page.on("dialog", lambda dialog: (seen.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-    seen.page.on(
-        "requestfailed",
-        lambda request: seen.complaints.append(f"failed: {request.url}") if "/api/status" not in request.url else None,
-    )
     return seen
