@@ -94,3 +94,54 @@ def test_zipkin_files_of_opentelemetry_keep_scope_process_and_errors() -> None:
         ("opentelemetry.instrumentation.httpx", "261ea25c-101c-4620-9e45-e033f3babc34", "1.0")
     }
     assert any(status == 2 and error_type == "503" for *_, status, error_type in rows)
+
+
+def test_upper_case_ids_equal_their_lower_case_form() -> None:
+    [(trace_id, span_id)] = rows_of(shared_file("formats/otlp-json/proto-example.json"), "trace_id::varchar, span_id")
+    assert (trace_id, f"{span_id:016x}") == ("5b8efff7-9803-8103-d269-b633813fc60c", "eee19b7ec3c1b174")
+
+
+def test_links_are_kept_and_are_no_parents() -> None:
+    with imported(shared_file("formats/otlp-json/links-bytes.json")) as (_, spans):
+        assert spans.rows("select count(*) from span_links") == [(3,)]
+
+
+def test_a_missing_service_has_a_name() -> None:
+    assert rows_of(shared_file("formats/otlp-json/no-service-name.json"), "service") == [("unknown_service",)]
+
+
+def test_times_in_the_future_are_said() -> None:
+    [warning] = tally_of(shared_file("formats/otlp-json/future-times.json")).warnings
+    assert "future (2030-04-" in warning
+
+
+def test_every_unreadable_line_is_named() -> None:
+    tally = tally_of(shared_file("formats/otlp-jsonl/malformed.jsonl"))
+    assert [one.first for one in tally.unreadable] == ["line 1", "line 2", "line 4, column 2"]
+    assert [one.first for one in tally.rejected] == ["line 3, span 1"]
+
+
+def test_short_ids_are_padded_with_zeros() -> None:
+    ids = [f"{span_id:016x}" for (span_id,) in rows_of(shared_file("formats/jaeger/short-ids.json"), "span_id")]
+    assert any(one.startswith("00") for one in ids)
+    assert len(set(ids)) == 8
+
+
+def test_warnings_of_jaeger_do_not_stop_an_import() -> None:
+    tally = tally_of(shared_file("hotel/load25.json.gz"))
+    assert (tally.found, tally.accepted, tally.warnings) == (3_300, 3_300, ())
+
+
+def test_partial_reports_of_smartthings_go_to_the_server_half_of_their_service() -> None:
+    # 84 reports with tags alone: what they add is on a server span afterwards.
+    with imported(shared_file("formats/zipkin-v2/smartthings-web-install.json.gz")) as (dataset, spans):
+        assert dataset.tally.joined == 84
+        assert spans.rows("select count(*) from trace_spans where parent_origin = 'unknown'") == [(0,)]
+        rows = spans.rows(
+            """
+            select count(*) from trace_spans as server join trace_spans as client
+            on client.trace_id = server.trace_id and client.span_id = server.parent_span_id
+            where server.kind = 2 and client.kind = 3 and server.parent_origin = 'remote'
+            """
+        )
+    assert rows[0][0] >= 290

@@ -5,17 +5,19 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+from functools import reduce
 from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.formats.base import ImportRefused
 from app.formats.importing import read_file
 from app.formats.outline import outline
 from app.formats.registry import formats
+from app.otlp.columns import Tally
 from tests.app.formats.imported import FIXTURES, imported, tally_of, write_json
 
 
@@ -218,3 +220,26 @@ def test_an_outline_finds_the_end_and_the_top_keys(document: object) -> None:
         assert found.end == len(words)
     if isinstance(document, dict):
         assert len(found.keys()) == len({json.dumps(key)[1:-1][:100] for key in document})
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@given(
+    name=st.sampled_from(["otlp.json", "otlp.jsonl", "otlp.pb", "jaeger.json", "zipkin.json"]),
+    packed=st.booleans(),
+    cut=st.integers(0, 4_000),
+    damage=st.lists(st.tuples(st.integers(0, 4_000), st.binary(max_size=4)), max_size=4),
+)
+def test_a_damaged_file_is_read_or_refused(
+    name: str, packed: bool, cut: int, damage: list[tuple[int, bytes]], tmp_path: Path
+) -> None:
+    whole = (FIXTURES / name).read_bytes()
+    content = bytearray(gzip.compress(whole) if packed else whole)
+    for position, piece in damage:
+        content[position : position + len(piece)] = piece
+    path = made(tmp_path, bytes(content[: max(cut, 200)]))
+    try:
+        tally = reduce(Tally.plus, (batch.tally for batch in read_file(path, 10 * 2**20).batches))
+        assert tally.accepted
+    except ImportRefused as error:
+        tally = error.tally
+    assert tally.found == tally.accepted + tally.joined + tally.duplicates + tally.rejected_count
