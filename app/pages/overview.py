@@ -14,6 +14,7 @@ from app.ingest.demo import load_demo
 from app.links import ALL, Scope, overview_url
 from app.pages.context import Page
 from app.pages.marks import Bar, per_cent, spreads
+from app.pages.service_map import service_map
 from app.pages.verdict import verdict
 from app.store.base import LIVE
 
@@ -56,6 +57,7 @@ async def overview_page(page: Page) -> Response:
         all_endpoints_url=overview_url(page.view.scope) + "&endpoints=all",
         all_time_url=overview_url(Scope(page.view.scope.dataset_id, ALL)),
         edges=edge_bars(report.edges[:FIRST_EDGES]),
+        map=service_map(report.edges),
     )
 
 

@@ -33,9 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, or the one that SPANWISE_TEST_CHROMIUM names."""
+    """Debian's Chromium, or the one that SPANWISE_TEST_CHROMIUM names.
+
+    One a module: while Playwright is open its event loop runs, and no other test could use `asyncio.run`.
+    """
     named = os.environ.get("SPANWISE_TEST_CHROMIUM", "")
     path = named or next((path for path in _CHROMIUM if shutil.which(path)), "")
     if not path:
