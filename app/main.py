@@ -62,6 +62,8 @@ def create_app(settings: Settings, *, demo: bool = False) -> Starlette:
 
 def _hosts(settings: Settings) -> tuple[str, ...]:
     """Listening on a named address means being asked under it; on all addresses, names must be given."""
+    if settings.host in ("0.0.0.0", "::"):
+        return settings.allowed_hosts
     own = f"[{settings.host}]" if ":" in settings.host else settings.host
     return (*settings.allowed_hosts, own)
 

@@ -26,7 +26,7 @@ _MEDIA = {PROTOBUF: "protobuf", "application/protobuf": "protobuf", JSON: "json"
 _COMMIT_TIMEOUT_S = 8.0
 """Below the 10 s after which exporters give up by default: they shall hear "try again" instead of nothing."""
 _RETRY_AFTER_S = 2
-_CODES = {
+_CODES: dict[int, int] = {
     HTTPStatus.BAD_REQUEST: Code.INVALID_ARGUMENT,
     HTTPStatus.FORBIDDEN: Code.PERMISSION_DENIED,
     HTTPStatus.NOT_FOUND: Code.NOT_FOUND,
@@ -56,7 +56,7 @@ def failure(headers: Headers, http_status: int, message: str, **more: str) -> Re
     answer_type = sent if sent in _MEDIA else JSON
     field = "body" if http_status == HTTPStatus.BAD_REQUEST else ""
     retry_after_s = int(more.get("Retry_After", 0))
-    answer = status(_CODES[HTTPStatus(http_status)], message, field=field, retry_after_s=retry_after_s)
+    answer = status(_CODES.get(http_status, Code.UNKNOWN), message, field=field, retry_after_s=retry_after_s)
     extra = {name.replace("_", "-"): value for name, value in more.items()}
     return Response(status_body(answer, answer_type), http_status, extra, answer_type)
 
@@ -64,10 +64,13 @@ def failure(headers: Headers, http_status: int, message: str, **more: str) -> Re
 class TraceReceiver:
     """The endpoint for traces, as an ASGI application so that every method gets here."""
 
+    def __init__(self) -> None:
+        self._receiving_bytes = 0
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         try:
-            response = await _taken(request)
+            response = await self._answer(request)
         except ClientDisconnect:
             return
         except Exception:  # noqa: BLE001 - every sender is answered in OTLP's words
@@ -76,60 +79,66 @@ class TraceReceiver:
             response = failure(request.headers, 500, f"Spanwise failed on this request; its log has it under {bug}.")
         await response(scope, receive, send)
 
+    async def _answer(self, request: Request) -> Response:
+        headers = request.headers
+        if request.method != "POST":
+            message = f"{request.method} is not defined here: send traces by POST."
+            return failure(headers, HTTPStatus.METHOD_NOT_ALLOWED, message, Allow="POST")
+        sent = media_type(headers)
+        if sent not in _MEDIA:
+            shown = f"Content-Type {cut(sent, 100)!r} is not understood" if sent else "The Content-Type is missing"
+            return failure(headers, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"{shown}: send {PROTOBUF} or {JSON}.")
+        settings: Settings = request.app.state.settings
+        ingest: Ingest = request.app.state.ingest
+        try:
+            body = await self._body(request, settings)
+            tally = await ingest.submit(
+                body,
+                media="json" if sent == JSON else "protobuf",
+                encoding=headers.get("content-encoding", ""),
+                timeout_s=_COMMIT_TIMEOUT_S,
+            )
+        except BadPayload as error:
+            return failure(headers, HTTPStatus.BAD_REQUEST, str(error))
+        except UnsupportedEncoding as error:
+            known = "gzip, deflate, zstd"
+            return failure(headers, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, str(error), Accept_Encoding=known)
+        except PayloadTooLarge as error:
+            return failure(headers, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
+        except Overloaded as error:
+            retry_after_s = min(max(error.retry_after_s, 1), 3)
+            return failure(headers, HTTPStatus.SERVICE_UNAVAILABLE, str(error), Retry_After=str(retry_after_s))
+        except IngestError as error:
+            _LOG.error("traces were not stored: %s", error)
+            return failure(headers, HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+        except TimeoutError:
+            message = f"The body did not arrive within {settings.body_timeout_s:g} s."
+            return failure(headers, HTTPStatus.REQUEST_TIMEOUT, message, Connection="close")
+        return Response(export_body(export_response(tally), sent), media_type=sent)
 
-async def _taken(request: Request) -> Response:
-    headers = request.headers
-    if request.method != "POST":
-        message = f"{request.method} is not defined here: send traces by POST."
-        return failure(headers, HTTPStatus.METHOD_NOT_ALLOWED, message, Allow="POST")
-    sent = media_type(headers)
-    if sent not in _MEDIA:
-        shown = f"Content-Type {cut(sent, 100)!r} is not understood" if sent else "The Content-Type is missing"
-        return failure(headers, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"{shown}: send {PROTOBUF} or {JSON}.")
-    settings: Settings = request.app.state.settings
-    ingest: Ingest = request.app.state.ingest
-    try:
-        body = await _body(request, settings.max_body_bytes, settings.body_timeout_s)
-        tally = await ingest.submit(
-            body,
-            media="json" if sent == JSON else "protobuf",
-            encoding=headers.get("content-encoding", ""),
-            timeout_s=_COMMIT_TIMEOUT_S,
+    async def _body(self, request: Request, settings: Settings) -> bytes:
+        """The whole body; raises TimeoutError, and before more is held than may be, PayloadTooLarge or Overloaded."""
+        too_large = PayloadTooLarge(
+            f"The body is larger than {settings.max_body_bytes} bytes: send smaller batches "
+            "(OTEL_BSP_MAX_EXPORT_BATCH_SIZE) or raise SPANWISE_MAX_BODY_BYTES."
         )
-    except BadPayload as error:
-        return failure(headers, HTTPStatus.BAD_REQUEST, str(error))
-    except UnsupportedEncoding as error:
-        return failure(headers, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, str(error), Accept_Encoding="gzip, deflate, zstd")
-    except PayloadTooLarge as error:
-        return failure(headers, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
-    except Overloaded as error:
-        retry_after_s = min(max(error.retry_after_s, 1), 3)
-        return failure(headers, HTTPStatus.SERVICE_UNAVAILABLE, str(error), Retry_After=str(retry_after_s))
-    except IngestError as error:
-        _LOG.error("traces were not stored: %s", error)
-        return failure(headers, HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
-    except TimeoutError:
-        message = f"The body did not arrive within {settings.body_timeout_s:g} s."
-        return failure(headers, HTTPStatus.REQUEST_TIMEOUT, message, Connection="close")
-    return Response(export_body(export_response(tally), sent), media_type=sent)
-
-
-async def _body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
-    """The whole body; raises PayloadTooLarge before more than max_bytes are held, TimeoutError."""
-    too_large = PayloadTooLarge(
-        f"The body is larger than {max_bytes} bytes: send smaller batches (OTEL_BSP_MAX_EXPORT_BATCH_SIZE) "
-        "or raise SPANWISE_MAX_BODY_BYTES."
-    )
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
-        raise too_large
-    body = bytearray()
-    async with asyncio.timeout(timeout_s):
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > max_bytes:
-                raise too_large
-    return bytes(body)
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and (len(declared) > 18 or int(declared) > settings.max_body_bytes):
+            raise too_large
+        body = bytearray()
+        try:
+            async with asyncio.timeout(settings.body_timeout_s):
+                async for chunk in request.stream():
+                    body += chunk
+                    self._receiving_bytes += len(chunk)
+                    if len(body) > settings.max_body_bytes:
+                        raise too_large
+                    # A body that is alone always fits: the limit on one body is another one.
+                    if self._receiving_bytes > max(settings.ingest_queue_bytes, len(body)):
+                        raise Overloaded("too many bodies are arriving at once", _RETRY_AFTER_S)
+            return bytes(body)
+        finally:
+            self._receiving_bytes -= len(body)
 
 
 class OtherSignal:

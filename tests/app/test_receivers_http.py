@@ -8,7 +8,7 @@ import json
 import socket
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import httpx
 import pytest
@@ -340,3 +340,30 @@ def test_a_bug_shows_an_id_and_nothing_of_the_inside(caplog: pytest.LogCaptureFi
     assert response.status_code == 500
     assert "secret" not in message
     assert message.rstrip(".").rpartition(" ")[2] in caplog.text
+
+
+def test_bodies_that_arrive_at_once_are_bounded_together() -> None:
+    settings = settings_from({"HOME": "/h", "SPANWISE_INGEST_QUEUE_BYTES": "4KiB"})
+    release = asyncio.Event()
+    app = Starlette(routes=routes)
+    app.state.settings = settings
+    app.state.ingest = RefusingIngest(Overloaded("reached ingest", 2))
+
+    async def held() -> AsyncIterator[bytes]:
+        yield bytes(3000)
+        await release.wait()
+
+    async def post_all() -> list[str]:
+        # httpx's ASGI transport gives the application one piece of the body at a time.
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+            headers = {"Content-Type": JSON}
+            first = asyncio.create_task(client.post("/v1/traces", content=held(), headers=headers))
+            await asyncio.sleep(0.05)
+            second = await client.post("/v1/traces", content=bytes(3000), headers=headers)
+            release.set()
+            answers = [second, await first, await client.post("/v1/traces", content=bytes(6000), headers=headers)]
+            return [status_of(each).message for each in answers]
+
+    refused, *reached = asyncio.run(post_all())
+    assert refused == "too many bodies are arriving at once"
+    assert reached == ["reached ingest", "reached ingest"]
