@@ -13,7 +13,7 @@ from analysis.wording import count_text, duration_text, share_text
 MAX_NODES = 24
 """More boxes than this are a knot: the table says it better."""
 _BOX_WIDTH, _BOX_HEIGHT = 168, 32
-_COLUMN, _ROW, _MARGIN = 300, 60, 12
+_COLUMN, _ROW, _MARGIN, _ARC = 300, 64, 12, 34
 _LABEL_CHARACTERS = 22
 _FAILING_SHARE = 0.01
 
@@ -62,7 +62,7 @@ def service_map(edges: Sequence[ServiceEdge]) -> ServiceMap | None:
         rows[column].append(name)
     tallest = max(len(names) for names in rows.values())
     places = {
-        name: (_MARGIN + column * _COLUMN, _MARGIN + (index + (tallest - len(names)) / 2) * _ROW)
+        name: (_MARGIN + column * _COLUMN, _ARC + (index + (tallest - len(names)) / 2) * _ROW)
         for column, names in rows.items()
         for index, name in enumerate(names)
     }
@@ -71,7 +71,7 @@ def service_map(edges: Sequence[ServiceEdge]) -> ServiceMap | None:
         tuple(_node(name, *place) for name, place in places.items()),
         tuple(_edge(edge, places[edge.caller], places[edge.callee], most) for edge in drawn),
         2 * _MARGIN + max(columns.values()) * _COLUMN + _BOX_WIDTH,
-        2 * _MARGIN + (tallest - 1) * _ROW + _BOX_HEIGHT + 12,
+        2 * _ARC + (tallest - 1) * _ROW + _BOX_HEIGHT,
     )
 
 
@@ -122,14 +122,16 @@ def _edge(edge: ServiceEdge, caller: tuple[float, float], callee: tuple[float, f
     x2, y2 = callee[0], callee[1] + _BOX_HEIGHT / 2
     middle_x, middle_y = (x1 + x2) / 2, (y1 + y2) / 2
     path = f"M{x1:g} {y1:g} C{middle_x:g} {y1:g} {middle_x:g} {y2:g} {x2:g} {y2:g}"
-    if x2 <= x1:
-        # Backwards or within a column: below the boxes, so that it does not hide behind the way there.
+    if not 0 < x2 - x1 < _COLUMN:
+        # Over a column: above the boxes between. Backwards or within a column: below. So that no box hides it.
+        over = x2 > x1
         x1, x2 = caller[0] + _BOX_WIDTH / 2, callee[0] + _BOX_WIDTH / 2
-        y1, y2 = caller[1] + _BOX_HEIGHT, callee[1] + _BOX_HEIGHT
-        low = max(y1, y2) + 26
-        # Nearer to the caller: in the middle stand the labels of the way there.
-        middle_x, middle_y = 0.7 * x1 + 0.3 * x2, low - 2
-        path = f"M{x1:g} {y1:g} C{x1:g} {low:g} {x2:g} {low:g} {x2:g} {y2:g}"
+        y1, y2 = caller[1] + (0 if over else _BOX_HEIGHT), callee[1] + (0 if over else _BOX_HEIGHT)
+        bend = min(y1, y2) - _ARC if over else max(y1, y2) + _ARC
+        path = f"M{x1:g} {y1:g} C{x1:g} {bend:g} {x2:g} {bend:g} {x2:g} {y2:g}"
+        # Nearer to the caller, on the curve at a third of it: in the middle stand the labels of the way there.
+        middle_x = x1 + 0.26 * (x2 - x1)
+        middle_y = 0.3 * y1 + 0.04 * y2 + 0.66 * bend + 6
     failing = edge.errors >= max(_FAILING_SHARE * edge.calls, 1)
     failed = f", {share_text(edge.errors / edge.calls)} failed" if edge.errors and edge.calls else ""
     p95 = duration_text(edge.p95_ns)
