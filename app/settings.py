@@ -80,7 +80,7 @@ class Settings:
     )
     http_port: int = _setting(4318, _port, "Port of the pages and of OTLP over HTTP.")
     grpc_port: int = _setting(4317, _port, "Port of OTLP over gRPC.")
-    data: str = _setting("", _filled, "Database file; made where there is none. `:memory:` keeps nothing.")
+    data: str = _setting("", _filled, "Database file; made where there is none. “:memory:” keeps nothing.")
     allowed_hosts: tuple[str, ...] = _setting(
         (), _host_names, "Names besides localhost under which browsers and senders reach this server."
     )
@@ -102,7 +102,7 @@ class Settings:
     memory_limit_bytes: int = _setting(
         0,
         _size_or_automatic,
-        "Memory for the database; `auto` takes a quarter of the machine's, at most 4 GiB.",
+        "Memory for the database; “auto” takes a quarter of the machine's, at most 4 GiB.",
     )
     stop_grace_s: float = _setting(10.0, _seconds, "Time that requests under way get to finish when the server stops.")
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
