@@ -25,6 +25,7 @@ from analysis.trace import Node
 
 SECTIONS = ("What it finds", "Why it matters", "Example", "How to fix", "Fixed")
 HIGH, MEDIUM, LOW = "high", "medium", "low"
+ABOUT, AT_LEAST, AT_MOST = "about", "at least", "at most"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +97,8 @@ class Verdict:
     confidence_reason: str
     assumption: str
     fix: Fix
-    is_floor: bool = False
+    bound: str = ABOUT
+    """How the gain relates to what the fix really brings: `ABOUT`, `AT_LEAST` or `AT_MOST`."""
 
 
 class Detector(ABC):

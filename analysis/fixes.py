@@ -111,7 +111,7 @@ def _gains(
             sample,
             [edits.get(number) for number in range(len(sample.requests))],
             window_ns,
-            is_floor=verdict.is_floor,
+            bound=verdict.bound,
             assumption=verdict.assumption,
         )
         if position in homes or gain.p99_saved_ns >= MIN_CALLER_SAVING_NS:

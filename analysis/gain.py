@@ -28,9 +28,7 @@ def gain_quantile(total: int) -> float:
     return 0.99 if total >= _MIN_P99 else 0.95 if total >= _MIN_P95 else 0.5
 
 
-def estimate_gain(
-    sample: Sample, edits: Sequence[Edit | None], window_ns: int, *, is_floor: bool, assumption: str
-) -> Gain:
+def estimate_gain(sample: Sample, edits: Sequence[Edit | None], window_ns: int, *, bound: str, assumption: str) -> Gain:
     """The gain for one endpoint; `edits` has an entry a sampled request, None where the fix does not touch it."""
     before = np.array([request.duration_ns for request in sample.requests], dtype=np.float64)
     after = np.array(
@@ -57,7 +55,7 @@ def estimate_gain(
         request_seconds_per_day=seconds * DAY_S * 1e9 / max(window_ns, 1),
         tail_share=_touched([request.in_tail for request in sample.requests], edits),
         body_share=_touched([request.in_body for request in sample.requests], edits),
-        is_floor=is_floor,
+        bound=bound,
         assumption=assumption,
     )
 

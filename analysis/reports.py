@@ -264,8 +264,8 @@ class Gain:
     tail_share: float
     body_share: float
     """Share of the endpoint's sampled tail and body requests that the fix touches."""
-    is_floor: bool
-    """True where waits would shrink too: the real gain is at least this."""
+    bound: str
+    """`about`, `at least` where waits would shrink too, or `at most` where the fix may reach only a part of it."""
     assumption: str
     """What the edited trace assumes, as a sentence."""
 

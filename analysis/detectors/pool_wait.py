@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from analysis.detector import HIGH, MEDIUM, Detector, Group, Occurrence, Verdict
+from analysis.detector import AT_LEAST, HIGH, MEDIUM, Detector, Group, Occurrence, Verdict
 from analysis.reports import Fix
 from analysis.retime import Edit
 from analysis.semantics import OperationClass
@@ -108,7 +108,7 @@ class PoolWait(Detector):
             ),
             assumption="Checkouts take at most 1 ms. Requests that wait less also free their connection sooner.",
             fix=_FIX,
-            is_floor=True,
+            bound=AT_LEAST,
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from analysis.attempt_groups import AttemptGroup, attempt_groups
-from analysis.detector import HIGH, LOW, MEDIUM, Detector, Group, Occurrence, Verdict
+from analysis.detector import AT_MOST, HIGH, LOW, MEDIUM, Detector, Group, Occurrence, Verdict
 from analysis.reports import Fix
 from analysis.retime import Edit
 from analysis.trace import Node
@@ -69,7 +69,7 @@ class RetryWithoutBackoff(Detector):
         wasted = sorted(occurrence.cost_ns for _, occurrence in group.found)
         callee = group.operation
         return Verdict(
-            title=f"Back off before calling {callee} again",
+            title=f"Stop repeating failed calls to {callee} at once",
             message=(
                 f"{group.where} repeats failed calls to {callee} after "
                 f"{duration_text(median_ns)} in the median: {attempts} attempts for {retried} calls "
@@ -79,10 +79,11 @@ class RetryWithoutBackoff(Detector):
             confidence=HIGH if retried >= 10 else MEDIUM if retried >= 5 else LOW,
             confidence_reason=f"Measured on {retried} retried calls; the longest pause: {duration_text(pauses[-1])}.",
             assumption=(
-                "Without the failed attempts: what they cost now. Backoff itself adds its pauses to retried requests; "
-                "it pays by letting the callee recover."
+                "No first attempt fails. Backoff alone adds its pauses to the requests that are retried, and takes load "
+                "off the callee so that fewer are."
             ),
             fix=_FIX,
+            bound=AT_MOST,
         )
 
 
@@ -115,12 +116,12 @@ def _called(group: AttemptGroup) -> str:
 
 
 _FIX = Fix(
-    title="Wait longer before each attempt, with jitter",
+    title="Remove what makes the calls fail; until then wait longer before each attempt, with jitter",
     steps=(
+        "Find out why the calls fail: the time goes into the failed attempts, and the retries only hide it.",
         "Cap the attempts at two or three, and retry only what can succeed (connection errors, 429, 502, 503, 504).",
         "Wait exponentially longer with full jitter, and honour Retry-After where the callee sends it.",
         "Bound the whole call by one timeout that is shorter than the caller's own.",
-        "Find out why the calls fail: the retries only hide it.",
     ),
     before="""@retry(stop=stop_after_attempt(3))  # no wait: three calls within milliseconds
 async def charge(client: httpx.AsyncClient, order: dict) -> httpx.Response:

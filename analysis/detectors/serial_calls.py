@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from analysis.detector import LOW, MEDIUM, Detector, Group, Occurrence, Verdict
+from analysis.detector import AT_MOST, LOW, MEDIUM, Detector, Group, Occurrence, Verdict
 from analysis.normalise import content_hash64
 from analysis.reports import Fix
 from analysis.retime import Edit
@@ -101,6 +101,7 @@ class SerialCalls(Detector):
             ),
             assumption="All of these calls begin when the first one does.",
             fix=_FIX,
+            bound=AT_MOST,
         )
 
 

@@ -74,11 +74,11 @@ def _about_finding(overview: Overview, finding: Finding) -> Verdict:
         opening = _tail(row)
     saved = ""
     if gain.p99_saved_ns > 0:
-        at_least = "at least " if gain.is_floor else ""
-        saved = f" would save {at_least}{duration_text(gain.p99_saved_ns)} at {quantile_name(gain.quantile)}"
+        bound = "" if gain.bound == "about" else f"{gain.bound} "
+        saved = f" would save {bound}{duration_text(gain.p99_saved_ns)} at {quantile_name(gain.quantile)}"
     cause = Phrase(_without_stop(finding.title), "fix", fingerprint=finding.fingerprint)
     return Verdict(
-        "slow", (*opening, Phrase(" First cause: "), cause, Phrase(f"; removing it{saved}." if saved else "."))
+        "slow", (*opening, Phrase(" Change first: "), cause, Phrase(f"; that{saved}." if saved else "."))
     )
 
 

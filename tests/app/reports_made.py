@@ -119,7 +119,7 @@ def endpoint_report() -> EndpointReport:
 
 
 def finding(
-    confidence: str = "high", is_floor: bool = True, service: str = HOSTILE, endpoint: str = HOSTILE
+    confidence: str = "high", bound: str = "at least", service: str = HOSTILE, endpoint: str = HOSTILE
 ) -> Finding:
     gain = Gain(
         service=service,
@@ -134,7 +134,7 @@ def finding(
         request_seconds_per_day=120.0,
         tail_share=0.9,
         body_share=0.01,
-        is_floor=is_floor,
+        bound=bound,
         assumption=f"Nothing else changes in {HOSTILE}.",
     )
     small = Gain(**{**vars(gain), "service": "caller", "p99_saved_low_ns": None, "p99_saved_high_ns": None})

@@ -25,7 +25,7 @@ def test_the_verdict_names_endpoint_cause_and_gain() -> None:
     assert said.tone == "slow"
     assert said.text == (
         "orders GET /orders has a p99 of 400 ms (360–440 ms), 20 times the median, and 1 % of its requests fail. "
-        f"First cause: {found.title}; removing it would save at least 300 ms at p99."
+        f"Change first: {found.title}; that would save at least 300 ms at p99."
     )
     assert [phrase.target for phrase in said.phrases if phrase.target] == ["endpoint", "fix"]
 

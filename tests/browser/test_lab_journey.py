@@ -102,7 +102,8 @@ def healthy(tmp_path_factory: pytest.TempPathFactory, servers: Servers) -> Itera
 
 def test_retries_without_backoff_over_protobuf(retrying: Server, page: Page) -> None:
     page.goto(retrying.url)
-    expect(page.get_by_text("Back off before calling payments GET /quotes/{cart_id} again").first).to_be_visible()
+    title = "Stop repeating failed calls to payments GET /quotes/{cart_id} at once"
+    expect(page.get_by_text(title).first).to_be_visible()
     page.get_by_role("link", name="Retries").click()
     expect(page.get_by_role("heading", name="What retries cost")).to_be_visible()
     expect(page.get_by_text("gateway → payments").first).to_be_visible()
