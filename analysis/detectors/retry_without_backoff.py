@@ -79,8 +79,8 @@ class RetryWithoutBackoff(Detector):
             confidence=HIGH if retried >= 10 else MEDIUM if retried >= 5 else LOW,
             confidence_reason=f"Measured on {retried} retried calls; the longest pause: {duration_text(pauses[-1])}.",
             assumption=(
-                "No first attempt fails. Backoff alone adds its pauses to the requests that are retried, and takes load "
-                "off the callee so that fewer are."
+                "No first attempt fails. Backoff alone adds its pauses to the requests that are retried, and takes "
+                "load off the callee so that fewer are."
             ),
             fix=_FIX,
             bound=AT_MOST,
