@@ -7,6 +7,10 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+# Tests speak gRPC in this process and start servers as other users, which forks: gRPC's handlers ended such a child
+# before it could become PostgreSQL. Set before anything imports grpc.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
 from app.store import open_store
 from app.store.base import Store
 from tests.server import Server, running_server

@@ -128,7 +128,7 @@ def test_only_loopback_is_listened_on_by_default(server: Server) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_cleanly_and_the_data_stay(tmp_path: Path, number: signal.Signals) -> None:
-    with running_server(tmp_path) as server:
+    with running_server(tmp_path, ended_by_test=True) as server:
         with server.client() as client:
             assert client.post(
                 "/v1/traces", content=otlp_json(3), headers={"Content-Type": "application/json"}
@@ -195,7 +195,7 @@ def test_demo_has_the_example_once_and_cleans_up(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
-    with running_server(tmp_path) as server:
+    with running_server(tmp_path, ended_by_test=True) as server:
         with server.client() as client:
             for number in range(5):
                 body = otlp_json(10).replace(b"GET /", b"GET /%d" % number)
@@ -231,7 +231,7 @@ def test_a_stop_under_load_answers_or_refuses_and_keeps_all_that_was_acknowledge
                 else:
                     assert response.status_code == 503, response.text
 
-    with running_server(tmp_path) as server:
+    with running_server(tmp_path, ended_by_test=True) as server:
         senders = [threading.Thread(target=send, args=(server, sender)) for sender in range(4)]
         for each in senders:
             each.start()
