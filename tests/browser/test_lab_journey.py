@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import visit
 from tests.lab.lab import Lab
-from tests.lab.servers import Servers, ServerUnavailable, check_packages
+from tests.lab.lent import lent_servers
+from tests.lab.servers import Servers
 from tests.server import Server, running_server
 
 pytestmark = pytest.mark.slow
@@ -25,16 +25,8 @@ RATE_PER_S = 40.0
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Servers]:
-    """One PostgreSQL and one Redis for all journeys; skips where they are missing, but never in CI."""
-    try:
-        check_packages()
-        running = Servers()
-    except ServerUnavailable as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(error))
-    with running:
-        yield running
+    """One PostgreSQL and one Redis for all of them."""
+    yield from lent_servers()
 
 
 @pytest.fixture

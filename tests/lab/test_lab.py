@@ -13,8 +13,9 @@ import pytest
 
 from tests.lab.capture import Capture, CapturedSpan
 from tests.lab.lab import Lab
+from tests.lab.lent import lent_servers
 from tests.lab.load import LoadReport
-from tests.lab.servers import Servers, ServerUnavailable, check_packages
+from tests.lab.servers import Servers
 
 pytestmark = pytest.mark.slow
 
@@ -50,16 +51,8 @@ class Run:
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Servers]:
-    """Lend one PostgreSQL and one Redis to all runs; skip where they are missing, but never in CI."""
-    try:
-        check_packages()
-        running = Servers()
-    except ServerUnavailable as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(error))
-    with running:
-        yield running
+    """One PostgreSQL and one Redis for all of them."""
+    yield from lent_servers()
 
 
 def run(servers: Servers, fault: str, protocol: str = "http/protobuf", semconv: str = "") -> Run:
