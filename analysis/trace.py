@@ -285,11 +285,8 @@ def _settle(roots: list[Node]) -> None:
 
 
 def _settle_child(parent: Node, child: Node) -> None:
-    if parent.span.kind == Kind.PRODUCER and child.span.kind != Kind.INTERNAL:
-        child.awaited = False
-        child.notes.append("runs asynchronously: its producer did not wait for it")
-        return
-    if child.span.operation_class == OperationClass.CONSUMER and parent.span.operation_class == OperationClass.PRODUCER:
+    # What a producer's own service does below it, such as Celery's LPUSH to Redis, is part of sending.
+    if parent.span.operation_class == OperationClass.PRODUCER and child.is_entry:
         child.awaited = False
         child.notes.append("runs asynchronously: its producer did not wait for it")
         return

@@ -132,3 +132,17 @@ def test_children_that_count_lie_inside_their_parents(spans: list[Span]) -> None
         for child in node.waited_for():
             start_ns, end_ns = child.bounds
             assert node.start_ns <= start_ns <= end_ns <= max(node.end_ns, start_ns)
+
+
+def test_sending_includes_what_the_producer_does_itself() -> None:
+    producer = {"kind": Kind.PRODUCER, "operation_class": OperationClass.PRODUCER}
+    trace = build_trace(
+        [
+            span(1, 0, 0, 100),
+            span(2, 1, 10, 40, **producer),
+            span(3, 2, 15, 30, kind=Kind.CLIENT, operation_class=OperationClass.CACHE),
+            span(4, 2, 35, 90, kind=Kind.CONSUMER, operation_class=OperationClass.CONSUMER, service="worker"),
+        ]
+    )
+    assert [child.span.span_id for child in trace.nodes[2].waited_for()] == [3]
+    assert trace.nodes[4].notes == ["runs asynchronously: its producer did not wait for it"]
