@@ -63,6 +63,8 @@
       axis.ticksuffix = " ms";
       layout[meta.log_axis] = axis;
     }
+    // On a phone a long legend scrolls over the bars; the table below has the same swatches.
+    if (narrow && data.length > 4) layout.showlegend = false;
     if (narrow && layout.yaxis && layout.yaxis.ticktext && layout.yaxis.ticktext.some((text) => text.length > 18)) {
       layout.yaxis.ticktext = layout.yaxis.ticktext.map(shortened);
     }
