@@ -66,29 +66,42 @@ def _touched(members: Sequence[bool], edits: Sequence[Edit | None]) -> float:
 
 
 def weighted_quantile(values: _Floats, weights: _Floats, q: float) -> float:
-    """Smallest value whose cumulative weight reaches the share q of all; with equal weights an order statistic."""
+    """The interpolated quantile of values that stand for `weights` requests each, which need not be whole.
+
+    Each value lies in the middle of the ranks that it stands for, so that equal weights of 1 give the engine's own
+    quantile (Hyndman & Fan type 7). A step function would read the boundary of a thinly sampled stratum from its
+    largest drawn member: p99 came out 3 to 5 % too low, savings 5 to 12 %.
+    """
     order = np.argsort(values, kind="stable")
-    cumulative = np.cumsum(weights[order])
-    # A millionth of slack: sums of weights such as 10/3 fall short of the exact share by rounding.
-    position = int(np.searchsorted(cumulative, q * cumulative[-1] * (1 - 1e-9)))
-    return float(values[order][min(position, len(values) - 1)])
+    ordered = weights[order]
+    ends = np.cumsum(ordered)
+    ranks = ends - (ordered + 1) / 2
+    return float(np.interp(q * (ends[-1] - 1), ranks, values[order]))
 
 
 def _saved_interval(
     sample: Sample, before: _Floats, after: _Floats, weights: _Floats, q: float
 ) -> tuple[int | None, int | None]:
-    """95 % bootstrap interval of the saving: requests are drawn within their strata, before and after stay paired."""
+    """95 % bootstrap interval of the saving, as it would come out for other requests of the same kind.
+
+    Requests are drawn within their strata, before and after stay paired, and how many of all requests fall into each
+    stratum is drawn too: with fixed sizes the interval held the true saving in 34 to 80 % of simulated windows.
+    """
     if len(before) < MIN_SAMPLED:
         return None, None
     random = np.random.default_rng(SEED)
     strata: dict[int, list[int]] = {}
     for position, request in enumerate(sample.requests):
         strata.setdefault(request.stratum, []).append(position)
+    members = [np.array(positions) for positions in strata.values()]
+    sizes = np.array([weights[positions].sum() for positions in members])
+    total = round(float(sizes.sum()))
     saved = []
-    for _ in range(DRAWS):
-        drawn = np.concatenate([random.choice(members, size=len(members)) for members in strata.values()])
-        saved.append(
-            weighted_quantile(before[drawn], weights[drawn], q) - weighted_quantile(after[drawn], weights[drawn], q)
+    for counts in random.multinomial(total, sizes / sizes.sum(), size=DRAWS):
+        drawn = np.concatenate([random.choice(positions, size=len(positions)) for positions in members])
+        stands_for = np.concatenate(
+            [np.full(len(positions), count / len(positions)) for positions, count in zip(members, counts, strict=True)]
         )
+        saved.append(weighted_quantile(before[drawn], stands_for, q) - weighted_quantile(after[drawn], stands_for, q))
     low, high = np.quantile(saved, (0.025, 0.975))
     return round(float(low)), round(float(high))

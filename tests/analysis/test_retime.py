@@ -5,11 +5,9 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
-import numpy as np
 import pytest
 from hypothesis import given
 
-from analysis.gain import weighted_quantile
 from analysis.quantiles import sample_quantile
 from analysis.retime import Edit, retimed_duration_ns
 from analysis.span import Span
@@ -118,17 +116,6 @@ def test_simulated_truth_of_a_fork_and_join(seed: int) -> None:
         real = sample_quantile(sorted(before), q) - sample_quantile(sorted(truth), q)
         # Branches that end within 1 % of the parent of E's start count as before it; so does every branch here.
         assert predicted == pytest.approx(real, rel=0.02)
-
-
-@given(random_traces(max_spans=3))
-def test_weighted_quantile_equals_repeating_the_values(spans: list[Span]) -> None:
-    values = [s.duration_ns for s in spans]
-    weights = [1 + s.span_id % 4 for s in spans]
-    spread = sorted(value for value, weight in zip(values, weights, strict=True) for _ in range(weight))
-    for q in (0.1, 0.5, 0.9, 0.99):
-        rank = max(0, int(np.ceil(q * len(spread) - 1e-6)) - 1)
-        found = weighted_quantile(np.array(values, dtype=float), np.array(weights, dtype=float), q)
-        assert found == spread[rank]
 
 
 def test_serial_loop_of_equal_calls() -> None:
