@@ -83,6 +83,22 @@ def broker_rows(spans: Spans) -> list[QueueRow]:
     return wait_rows(spans, _WAITS, kind="queue", confidence="measured", notes=notes)
 
 
+def wait_before(spans: Spans, service: str, endpoint: str) -> tuple[int, int] | None:
+    """Median and p95 of what messages waited before this endpoint took them, in nanoseconds; None without messages."""
+    median_ns, p95_ns = spans.rows(
+        f"""
+        select {spans.quantile("waits.value_ns", 0.5)}, {spans.quantile("waits.value_ns", 0.95)}
+        from ({_WAITS}) as waits
+        join requests on requests.trace_id = waits.trace_id and requests.span_id = waits.span_id
+        where requests.service = $service and requests.endpoint = $endpoint
+        order by 1
+        """,  # noqa: S608 - texts of this package only
+        service=service,
+        endpoint=endpoint,
+    )[0]
+    return None if median_ns is None else (round(median_ns), round(p95_ns))
+
+
 def _keys(spans: Spans) -> list[Key]:
     rows = spans.rows(f"select distinct first, second from ({_RUNS}) as runs order by first, second")  # noqa: S608 - texts of this package only
     return [(first, second) for first, second in rows]

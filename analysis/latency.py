@@ -17,6 +17,7 @@ _REQUESTS = """
     from requests
     where request_class in ('request', 'candidate')
 """
+_OF_ENDPOINT = "and service = $service and endpoint = $endpoint"
 
 _ENOUGH = {0.5: 1, 0.95: 20, 0.99: 100}
 """Requests from which a bucket shows a quantile: one of them is expected beyond it."""
@@ -24,8 +25,18 @@ _ENOUGH = {0.5: 1, 0.95: 20, 0.99: 100}
 
 def endpoint_rows(spans: Spans) -> list[EndpointRow]:
     """All endpoints of the window by total time, largest first; drivers, polling and websockets are no endpoints."""
-    groups = group_quantiles(spans, _REQUESTS)
-    sparklines = _sparklines(spans)
+    return _rows(spans, _REQUESTS, {})
+
+
+def endpoint_row(spans: Spans, service: str, endpoint: str) -> EndpointRow | None:
+    """One endpoint of the window, None where it has no request."""
+    rows = _rows(spans, f"{_REQUESTS} {_OF_ENDPOINT}", {"service": service, "endpoint": endpoint})
+    return rows[0] if rows else None
+
+
+def _rows(spans: Spans, source: str, parameters: Mapping[str, object]) -> list[EndpointRow]:
+    groups = group_quantiles(spans, source, parameters)
+    sparklines = _sparklines(spans, parameters)
     seconds = max(spans.window.duration_ns, 1) / 1e9
     empty = (0,) * SPARKLINE_PARTS
     return [
@@ -49,7 +60,7 @@ def endpoint_rows(spans: Spans) -> list[EndpointRow]:
     ]
 
 
-def _sparklines(spans: Spans) -> Mapping[tuple[str, str], tuple[int, ...]]:
+def _sparklines(spans: Spans, parameters: Mapping[str, object]) -> Mapping[tuple[str, str], tuple[int, ...]]:
     """p95 in each of 24 equal parts of the window, or the maximum where a part holds fewer than 20 requests."""
     window = spans.window
     part_ns = max(1, -(-window.duration_ns // SPARKLINE_PARTS))
@@ -58,12 +69,13 @@ def _sparklines(spans: Spans) -> Mapping[tuple[str, str], tuple[int, ...]]:
         select service, endpoint, floor((start_ns - $start_ns) / $part_ns) as part, count(*) as n,
                {spans.quantile("duration_ns", 0.95)} as p95_ns, max(duration_ns) as max_ns
         from requests
-        where request_class in ('request', 'candidate')
+        where request_class in ('request', 'candidate') {_OF_ENDPOINT if parameters else ""}
         group by service, endpoint, part
         order by service, endpoint, part
         """,  # noqa: S608 - the engine's word for a quantile
         start_ns=window.start_ns,
         part_ns=part_ns,
+        **parameters,
     )
     lines: dict[tuple[str, str], list[int]] = {}
     for service, endpoint, part, count, p95_ns, max_ns in rows:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from analysis.broker_waits import wait_before
 from analysis.cohorts import Accounted, account, category_rows, label_rows
 from analysis.errors import NotFound
-from analysis.latency import endpoint_rows, heat_map, latency_series
+from analysis.latency import endpoint_row, heat_map, latency_series
 from analysis.ledger import TimeKind
 from analysis.reports import EndpointReport, EndpointRow, Exemplar
-from analysis.sample import sample_endpoint
+from analysis.sample import Sample, sample_endpoint
+from analysis.semantics import OperationClass
 from analysis.span import Spans
 from analysis.tail_sentence import queued_sentence, tail_sentence
 from analysis.wording import count_text, share_text
@@ -20,7 +22,7 @@ MIN_TAIL_TRUST = 368
 
 def endpoint_report(spans: Spans, service: str, endpoint: str) -> EndpointReport:
     """The explanation of one endpoint's tail. Raises NotFound where it has no request in the window."""
-    found = next((row for row in endpoint_rows(spans) if (row.service, row.endpoint) == (service, endpoint)), None)
+    found = endpoint_row(spans, service, endpoint)
     sample = sample_endpoint(spans, service, endpoint)
     if found is None or sample is None:
         raise NotFound(f"no request to {service} {endpoint} in this window")
@@ -30,7 +32,7 @@ def endpoint_report(spans: Spans, service: str, endpoint: str) -> EndpointReport
     return EndpointReport(
         row=row,
         sentence=tail_sentence(row, accounted, labels),
-        before=queued_sentence(sample),
+        before=queued_sentence(_wait_before(spans, sample)),
         tail_quantile=sample.tail_quantile,
         tail_from_ns=sample.tail_from_ns,
         body_low_ns=sample.body_low_ns,
@@ -44,6 +46,13 @@ def endpoint_report(spans: Spans, service: str, endpoint: str) -> EndpointReport
         exemplars=_exemplars(spans, row),
         trust=_trust(accounted),
     )
+
+
+def _wait_before(spans: Spans, sample: Sample) -> tuple[int, int] | None:
+    """Of all messages, not only the sampled ones: the page of queues shows the same numbers."""
+    if all(request.root.span.operation_class != OperationClass.CONSUMER for request in sample.requests):
+        return None
+    return wait_before(spans, sample.service, sample.endpoint)
 
 
 def with_shares(row: EndpointRow, accounted: Accounted) -> EndpointRow:

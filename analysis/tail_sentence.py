@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from analysis.cohorts import Accounted
-from analysis.gain import weighted_quantile
 from analysis.ledger import Category
 from analysis.quantiles import quantile
 from analysis.reports import EndpointRow, LedgerRow
-from analysis.sample import Sample
-from analysis.semantics import OperationClass
 from analysis.wording import count_text, duration_text, interval_text, share_text
 
 MIN_SHARE = 0.1
@@ -70,23 +65,14 @@ def tail_sentence(row: EndpointRow, accounted: Accounted, rows: Sequence[LedgerR
     return f"{opening} Against the typical request ({duration_text(typical)}) they spend {_joined(parts)}."
 
 
-def queued_sentence(sample: Sample) -> str:
-    """How long messages waited before this endpoint took them, since they were sent or due; else empty."""
-    waits = [
-        (max(0, root.start_ns - max(root.parent.end_ns, root.span.ready_ns)), request.weight)
-        for request in sample.requests
-        if (root := request.root).parent is not None and root.span.operation_class == OperationClass.CONSUMER
-    ]
-    if not waits:
+def queued_sentence(wait: tuple[int, int] | None) -> str:
+    """How long messages waited before this endpoint took them, from (median, p95) nanoseconds; else empty."""
+    if wait is None or wait[1] < MIN_DIFFERENCE_NS:
         return ""
-    values = np.array([wait for wait, _ in waits], dtype=np.float64)
-    weights = np.array([weight for _, weight in waits], dtype=np.float64)
-    p50, p95 = (weighted_quantile(values, weights, q) for q in (0.5, 0.95))
-    if p95 < MIN_DIFFERENCE_NS:
-        return ""
+    median, p95 = (duration_text(part) for part in wait)
     return (
-        f"Before any of this, the message waits in its queue: {duration_text(p50)} in the median, {duration_text(p95)} "
-        "at p95. That wait is not part of these durations."
+        f"Before any of this, the message waits in its queue: {median} in the median, {p95} at p95. That wait is not "
+        "part of these durations."
     )
 
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 import pytest
 
 from analysis.grouped import bucket_size_ns, bucket_starts_ns, group_quantiles
-from analysis.latency import endpoint_rows, heat_map, latency_series
+from analysis.latency import endpoint_row, endpoint_rows, heat_map, latency_series
 from analysis.quantiles import interval_ranks, sample_quantile
 from analysis.reports import EndpointRow
 from analysis.span import Kind, Window
@@ -60,6 +60,8 @@ def test_endpoints_equal_brute_force_over_the_raw_file(scenario: str) -> None:
                         expected[names["service.name"], span.name].append(duration_ns)
     with capture(scenario) as spans:
         rows = endpoint_rows(spans)
+        assert [endpoint_row(spans, row.service, row.endpoint) for row in rows] == rows
+        assert endpoint_row(spans, rows[0].service, "GET /nothing") is None
     assert {(row.service, row.endpoint) for row in rows} == set(expected)
     for row in rows:
         assert_equals_brute_force(row, expected[row.service, row.endpoint])

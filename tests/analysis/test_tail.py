@@ -12,8 +12,10 @@ import pytest
 from analysis.errors import NotFound
 from analysis.fixes import fixes
 from analysis.ledger import Category
+from analysis.queueing import queue_waits
 from analysis.reports import EndpointReport
 from analysis.tail import endpoint_report
+from analysis.wording import duration_text
 from app.otlp.columns import Batch
 from tests.stored import sketched_batch, stored
 
@@ -132,4 +134,24 @@ def test_messages_say_how_long_they_waited_in_their_queue() -> None:
     with stored([sketched_batch(texts)]) as spans:
         report = endpoint_report(spans, "worker", "run/mail")
         assert endpoint_report(spans, "api", "POST /orders").before == ""
-    assert report.before.startswith("Before any of this, the message waits in its queue: 200 ms in the median, 450 ms")
+    assert report.before.startswith("Before any of this, the message waits in its queue: 225 ms in the median, 450 ms")
+
+
+def test_the_wait_before_a_sampled_endpoint_is_that_of_all_messages() -> None:
+    texts = [
+        f"""
+    api  POST /orders  0..10
+      api  send mail  2..4 producer
+        worker  run/mail  {4 + wait}..{34 + wait + number % 7} consumer
+    """
+        for number in range(500)
+        for wait in [(number * number) % 997]
+    ]
+    with stored([sketched_batch(texts)]) as spans:
+        report = endpoint_report(spans, "worker", "run/mail")
+        (row,) = queue_waits(spans).rows
+    assert report.sampled_tail + report.sampled_body < 500
+    assert report.before.startswith(
+        f"Before any of this, the message waits in its queue: {duration_text(row.p50.value_ns or 0)} in the median, "
+        f"{duration_text(row.p95.value_ns or 0)} at p95."
+    )
