@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from analysis.attempt_groups import attempt_groups
@@ -61,58 +62,83 @@ def bookings(trace: Trace, root: Node) -> list[Booking]:
         if waste is not None:
             booked.append(Booking(Category.FAILED_ATTEMPTS, waste, section.start_ns, section.end_ns, section.node))
             continue
-        booked.extend(_with_gaps(section, backoffs.get(id(section.node), ()), lost))
+        booked.extend(_with_gaps(section, backoffs.get(id(section.node)), lost))
     return booked
 
 
-def _attempts(root: Node) -> tuple[dict[int, str], dict[int, list[tuple[int, int, str]]]]:
+class _Marks:
+    """Labelled stretches of time without overlap; of two that overlap, the later one begins where the earlier ends."""
+
+    def __init__(self, stretches: Iterable[tuple[int, int, str]]) -> None:
+        self._parts: list[tuple[int, int, str]] = []
+        cursor: int | None = None
+        for start, end, label in sorted(stretches):
+            start = start if cursor is None else max(start, cursor)
+            if end > start:
+                self._parts.append((start, end, label))
+                cursor = end
+        self._ends = [end for _, end, _ in self._parts]
+
+    def cut(self, start_ns: int, end_ns: int) -> Iterator[tuple[int, int, str | None]]:
+        """The stretch in parts, in order: (start, end, label), None where nothing is marked."""
+        cursor = start_ns
+        for position in range(bisect_right(self._ends, start_ns), len(self._parts)):
+            start, end, label = self._parts[position]
+            if start >= end_ns:
+                break
+            if start > cursor:
+                yield cursor, start, None
+            yield max(start, cursor), min(end, end_ns), label
+            cursor = min(end, end_ns)
+        if cursor < end_ns:
+            yield cursor, end_ns, None
+
+
+def _attempts(root: Node) -> tuple[dict[int, str], dict[int, _Marks]]:
     """Nodes inside failed attempts with their label, and backoff gaps of the spans that own them."""
     failed: dict[int, str] = {}
-    backoffs: dict[int, list[tuple[int, int, str]]] = {}
+    backoffs: dict[int, _Marks] = {}
     for node in root.walk():
         if id(node) in failed or not node.children:
             continue
+        gaps: list[tuple[int, int, str]] = []
         for group in attempt_groups(node):
-            caller = node.span.service
-            label = f"{caller} → {group.callee}"
+            label = f"{node.span.service} → {group.callee}"
             for attempt in group.failed:
                 for below in attempt.walk():
                     failed[id(below)] = label
-            gaps = [(start, end, label) for start, end in group.gaps if end > start]
-            backoffs.setdefault(id(node), []).extend(gaps)
+            gaps.extend((start, end, label) for start, end in group.gaps)
+        if gaps:
+            backoffs[id(node)] = _Marks(gaps)
     return failed, backoffs
 
 
-def _lost_spans(trace: Trace) -> dict[str, list[tuple[int, int]]]:
+def _lost_spans(trace: Trace) -> dict[str, _Marks]:
     """By service: times of spans whose parent belongs to the same process and was not received."""
-    lost: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    lost: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
     for root in trace.roots:
         if root.span.parent_span_id and root.span.parent_origin == ParentOrigin.LOCAL:
-            lost[root.span.service].append((root.start_ns, root.end_ns))
-    return lost
+            lost[root.span.service].append((root.start_ns, root.end_ns, "the span that covers it was not received"))
+    return {service: _Marks(stretches) for service, stretches in lost.items()}
 
 
-def _with_gaps(
-    section: Section, gaps: Sequence[tuple[int, int, str]], lost: dict[str, list[tuple[int, int]]]
-) -> Iterator[Booking]:
-    category, label = _category(section.node)
-    marks: list[tuple[int, int, Category, str]] = [(start, end, Category.BACKOFF, words) for start, end, words in gaps]
-    if category == Category.OWN_CODE:
-        marks.extend(
-            (start, end, Category.UNACCOUNTED, "the span that covers it was not received")
-            for start, end in lost.get(section.node.span.service, ())
-        )
-    cursor = section.start_ns
-    for start, end, marked, words in sorted(marks):
-        start, end = max(start, cursor), min(end, section.end_ns)
-        if end <= start:
+_NO_MARKS = _Marks(())
+
+
+def _with_gaps(section: Section, gaps: _Marks | None, lost: Mapping[str, _Marks]) -> Iterator[Booking]:
+    """The section in parts: backoff first, then what lost spans cover of the service's own code."""
+    node = section.node
+    category, label = _category(node)
+    uncovered = lost.get(node.span.service, _NO_MARKS) if category == Category.OWN_CODE else _NO_MARKS
+    for start, end, words in (gaps or _NO_MARKS).cut(section.start_ns, section.end_ns):
+        if words is not None:
+            yield Booking(Category.BACKOFF, words, start, end, node)
             continue
-        if start > cursor:
-            yield Booking(category, label, cursor, start, section.node)
-        yield Booking(marked, words, start, end, section.node)
-        cursor = end
-    if cursor < section.end_ns:
-        yield Booking(category, label, cursor, section.end_ns, section.node)
+        for part_start, part_end, reason in uncovered.cut(start, end):
+            if reason is not None:
+                yield Booking(Category.UNACCOUNTED, reason, part_start, part_end, node)
+            else:
+                yield Booking(category, label, part_start, part_end, node)
 
 
 def _category(node: Node) -> tuple[Category, str]:

@@ -10,19 +10,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 
+from analysis.attempt_rules import RETRYABLE, Answer, are_attempts, follows_failure, looks_like_loop
 from analysis.semantics import OperationClass
 from analysis.span import Kind
 from analysis.trace import Node
 
-SEQUENTIAL_SLACK_NS = 1_000_000
-"""Ends and starts of sequential awaits are taken microseconds apart; a loaded loop was seen to swap them by 1 ms."""
-MIN_LOOP = 3
-
-_RETRYABLE = frozenset(
-    {OperationClass.HTTP, OperationClass.RPC, OperationClass.DATABASE, OperationClass.CACHE, OperationClass.POOL}
-)
-
-_VALUES_UNKNOWN = (OperationClass.DATABASE, OperationClass.CACHE)
+_RETRYABLE = RETRYABLE | {OperationClass.POOL}
 
 
 @dataclass(frozen=True)
@@ -83,14 +76,13 @@ def _visible(parent: Node, calls: list[Node]) -> list[AttemptGroup]:
         groups.append(current)
         current = [call]
     groups.append(current)
-    if len(groups) >= MIN_LOOP and (not calls[0].span.target_hash or calls[0].span.operation_class in _VALUES_UNKNOWN):
-        # Values are not recorded: the call after a failure is as likely the next item of a loop as another attempt.
+    if looks_like_loop(len(groups), calls[0].span.target_hash, calls[0].span.operation_class):
         return []
     return [AttemptGroup(parent, tuple(group), hidden=False) for group in groups if len(group) > 1]
 
 
 def _retries(before: Node, after: Node) -> bool:
-    if not before.span.failed or after.start_ns < before.end_ns - SEQUENTIAL_SLACK_NS:
+    if not follows_failure(before.span.failed, before.end_ns, after.start_ns):
         return False
     if before.span.operation.startswith("EVALSHA"):
         # redis-py loads a script after the first NoScriptError of a process: neither a retry nor an error.
@@ -105,12 +97,10 @@ def _hidden(parent: Node) -> list[AttemptGroup]:
         for child in parent.children
         if child.span.kind == Kind.SERVER and child.span.operation_class == OperationClass.SERVER
     ]
-    if len(servers) < 2 or any(300 <= server.span.http_status < 400 for server in servers):
+    if any(300 <= server.span.http_status < 400 for server in servers):
         return []
-    groups = [[servers[0]]]
-    for server in servers[1:]:
-        if groups[-1][-1].span.failed and server.start_ns >= groups[-1][-1].end_ns - SEQUENTIAL_SLACK_NS:
-            groups[-1].append(server)
-        else:
-            groups.append([server])
-    return [AttemptGroup(parent, tuple(group), hidden=True) for group in groups if len(group) > 1]
+    answers = [
+        Answer(server.span.service, server.span.endpoint, server.span.failed, server.start_ns, server.end_ns)
+        for server in servers
+    ]
+    return [AttemptGroup(parent, tuple(servers), hidden=True)] if are_attempts(answers) else []

@@ -12,14 +12,8 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
+from analysis.attempt_rules import SQLALCHEMY, Answer, Covering, are_attempts, follows_failure, looks_like_loop
 from analysis.span import Spans
-
-# Ends and starts of sequential awaits are taken microseconds apart; a loaded loop was seen to swap them by up to 1 ms.
-_OVERLAP_NS = 1_000_000
-_LONGEST_BACKOFF_NS = 60_000_000_000
-# SQLAlchemy's span of a statement ends up to 2 ms before the driver's where the loop is busy.
-_DRIVER_SLACK_NS = 2_000_000
-_SQLALCHEMY = "opentelemetry.instrumentation.sqlalchemy"
 
 
 @dataclass(frozen=True)
@@ -168,36 +162,32 @@ def _chains(parts: Iterable[list[_Call]]) -> Iterator[list[_Call]]:
         if chain and not _retries(chain[-1], part[0]):
             yield chain
             chain = []
-        chain = chain + part
+        chain.extend(part)
     if chain:
         yield chain
 
 
 def _retries(before: _Call, after: _Call) -> bool:
-    gap_ns = after.start_ns - before.end_ns
-    return before.failed and -_OVERLAP_NS <= gap_ns <= _LONGEST_BACKOFF_NS
+    return follows_failure(before.failed, before.end_ns, after.start_ns)
 
 
 def _looks_like_loop(chains: Sequence[list[_Call]]) -> bool:
-    """Three or more calls whose values nobody recorded: the one after a failure is as likely the next item."""
     first = chains[0][0]
-    return len(chains) >= 3 and (first.target_hash == 0 or first.operation_class in ("database", "cache"))
+    return looks_like_loop(len(chains), first.target_hash, first.operation_class)
 
 
 def _without_driver_duplicates(calls: Sequence[_Call]) -> list[_Call]:
-    outer = [call for call in calls if call.scope_name == _SQLALCHEMY]
-    if not outer:
-        return list(calls)
+    outer: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+    for call in calls:
+        if call.scope_name == SQLALCHEMY:
+            outer[call.parent_span_id].append((call.start_ns, call.end_ns))
+    covering = {parent: Covering(times) for parent, times in outer.items()}
     return [
         call
         for call in calls
-        if call.scope_name == _SQLALCHEMY
-        or not any(
-            one.parent_span_id == call.parent_span_id
-            and one.start_ns <= call.start_ns
-            and one.end_ns >= call.end_ns - _DRIVER_SLACK_NS
-            for one in outer
-        )
+        if call.scope_name == SQLALCHEMY
+        or call.parent_span_id not in covering
+        or not covering[call.parent_span_id].covers(call.start_ns, call.end_ns)
     ]
 
 
@@ -292,14 +282,12 @@ def hidden_retries(spans: Spans) -> tuple[list[RetriedCall], Counter[tuple[str, 
 
 
 def _repeats(answers: Sequence[_Answer]) -> bool:
-    """Whether each answer but the last failed or was given up, and all are of one endpoint: no fan-out of a proxy."""
-    if len({(answer.callee, answer.endpoint) for answer in answers}) > 1:
-        return False
-    for before, after in pairwise(answers):
-        given_up = before.end_ns > after.start_ns + _OVERLAP_NS and after.start_ns - before.start_ns > _OVERLAP_NS
-        if before.outcome == "ok" and not given_up:
-            return False
-    return True
+    return are_attempts(
+        [
+            Answer(answer.callee, answer.endpoint, answer.outcome != "ok", answer.start_ns, answer.end_ns)
+            for answer in answers
+        ]
+    )
 
 
 def _hidden_call(answers: Sequence[_Answer]) -> RetriedCall:

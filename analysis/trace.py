@@ -11,15 +11,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from analysis.attempt_rules import SQLALCHEMY, Covering
 from analysis.semantics import OperationClass, RequestClass
 from analysis.span import Kind, Span
 
 OVERFLOW_TOLERANCE_NS = 1_000_000
 OVERFLOW_TOLERANCE_SHARE = 0.01
-DRIVER_SLACK_NS = 2_000_000
 
 _DATABASE = (OperationClass.DATABASE, OperationClass.DATABASE_SESSION)
-_SQLALCHEMY = "opentelemetry.instrumentation.sqlalchemy"
 
 
 @dataclass(slots=True, eq=False)
@@ -253,24 +252,19 @@ def _mark_instrumentation(nodes: list[Node]) -> None:
         if node.span.operation_class == OperationClass.ASGI:
             node.awaited = False
     for node in nodes:
-        own = [child for child in node.children if child.span.scope_name == _SQLALCHEMY]
-        if not own:
-            continue
+        own: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for child in node.children:
-            if child.span.operation_class not in _DATABASE or child.span.scope_name == _SQLALCHEMY:
+            if child.span.scope_name == SQLALCHEMY:
+                own[child.span.operation].append((child.start_ns, child.end_ns))
+        covering = {operation: Covering(times) for operation, times in own.items()}
+        for child in node.children:
+            if child.span.operation_class not in _DATABASE or child.span.scope_name == SQLALCHEMY:
                 continue
-            if any(_covers(query, child) for query in own):
+            queries = covering.get(child.span.operation)
+            if queries is not None and queries.covers(child.start_ns, child.end_ns):
                 child.driver_copy = True
                 child.awaited = False
                 child.notes.append("the driver's own span of the SQLAlchemy query beside it; counted once")
-
-
-def _covers(query: Node, driver: Node) -> bool:
-    return (
-        query.span.operation == driver.span.operation
-        and query.start_ns <= driver.start_ns
-        and driver.end_ns <= query.end_ns + DRIVER_SLACK_NS
-    )
 
 
 def _settle(roots: list[Node]) -> None:

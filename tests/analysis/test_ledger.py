@@ -69,6 +69,7 @@ def test_hidden_retries_under_one_client_span() -> None:
     server = {
         "kind": Kind.SERVER,
         "service": "b",
+        "endpoint": "GET /x",
         "operation_class": OperationClass.SERVER,
         "request_class": RequestClass.REQUEST,
     }
