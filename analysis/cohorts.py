@@ -17,6 +17,7 @@ SEED = 20_240_917
 """Bootstrap draws are seeded, so that the same data always gives the same interval."""
 MAX_ROWS = 40
 MAX_TRACES = 5
+THE_REST = "everything else"
 
 _Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 _KeyOf = Callable[[Category, str], tuple[Category, str]]
@@ -56,9 +57,7 @@ def label_rows(accounted: Accounted) -> tuple[LedgerRow, ...]:
     if len(rows) <= MAX_ROWS:
         return rows
     kept = {(row.category, row.label) for row in rows[: MAX_ROWS - len(Category)]}
-    return _rows(
-        accounted, lambda category, label: (category, label if (category, label) in kept else "everything else")
-    )
+    return _rows(accounted, lambda category, label: (category, label if (category, label) in kept else THE_REST))
 
 
 def category_rows(accounted: Accounted) -> tuple[LedgerRow, ...]:

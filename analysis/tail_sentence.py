@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.cohorts import Accounted
+from analysis.cohorts import THE_REST, Accounted
 from analysis.ledger import Category
 from analysis.quantiles import quantile
 from analysis.reports import EndpointRow, LedgerRow
@@ -53,9 +53,11 @@ def tail_sentence(row: EndpointRow, accounted: Accounted, rows: Sequence[LedgerR
         return (
             f"{opening} That is close to the typical request ({duration_text(typical)}): there is no tail to explain."
         )
-    causes = [cause for cause in rows if cause.difference_ns >= MIN_SHARE * difference and cause.difference_low_ns > 0][
-        :MAX_CAUSES
-    ]
+    causes = [
+        cause
+        for cause in rows
+        if cause.difference_ns >= MIN_SHARE * difference and cause.difference_low_ns > 0 and cause.label != THE_REST
+    ][:MAX_CAUSES]
     if not causes:
         return (
             f"{opening} Against the typical request ({duration_text(typical)}) they take "
@@ -87,7 +89,8 @@ def _opening(row: EndpointRow, tail_quantile: float, tail_from_ns: int) -> str:
 
 
 def _cause(cause: LedgerRow, difference: float, *, first: bool) -> str:
-    words = _PHRASES[cause.category].format(cause.label)
+    whose = cause.label.replace(" → ", " and ") if cause.category == Category.EDGE_GAP else cause.label
+    words = _PHRASES[cause.category].format(whose)
     share = share_text(cause.difference_ns / difference)
     return f"{duration_text(cause.difference_ns)} more {words} ({share}{' of the difference' if first else ''})"
 

@@ -16,6 +16,14 @@ from analysis.trace import Node
 from analysis.wording import duration_text
 
 _SQL_TABLE = re.compile(r"\bfrom\s+[\"`]?([\w.]+)", re.IGNORECASE)
+_SQL_WRITE = re.compile(
+    r"\s*(?:insert\s+into|replace\s+into|merge\s+into|update|delete\s+from)\s+[\"`]?([\w.]+)", re.IGNORECASE
+)
+_CACHE_READ = re.compile(
+    r"(?:M?GET|GETRANGE|H(?:M?GET|GETALL|EXISTS|LEN|KEYS|VALS)|EXISTS|P?TTL|TYPE|STRLEN|L(?:RANGE|INDEX|LEN)|"
+    r"S(?:MEMBERS|ISMEMBER|CARD)|Z(?:RANGE|SCORE|CARD))\b",
+    re.IGNORECASE,
+)
 _SCOPE = "opentelemetry.instrumentation."
 
 
@@ -85,15 +93,25 @@ class NPlusOneQueries(Detector):
         proven = group.facts("literals")[-1] > 1
         varies = len(counts) >= 10 and most >= 1.5 * counts[0]
         if proven:
-            reason = "the literal values in the statements differ, so each asks for another row"
+            reason = "the literal values in the statements differ, so each is about another row"
         elif varies:
             reason = f"the number of queries varies with the request, from {counts[0]:.0f} to {most:.0f}"
         else:
-            reason = "parameters are not recorded, so it may also be the same row again and again; then cache it"
-        rows = _SQL_TABLE.search(group.operation)
-        what = f"rows of {rows.group(1)}" if rows else "keys" if group.facts("cache")[0] else "rows"
+            reason = "parameters are not recorded, so it may also be the same row again and again"
+            reason += "" if _writes(group) else "; then cache it"
+        writes = _writes(group)
+        if group.facts("cache")[0]:
+            title = f"{'Write' if writes else 'Fetch'} the keys in one round trip instead of {typical:.0f}"
+        else:
+            table = (_SQL_WRITE if writes else _SQL_TABLE).search(group.operation)
+            what = f"rows of {table.group(1)}" if table else "rows"
+            title = (
+                f"Write the {what} with one statement instead of {typical:.0f}"
+                if writes
+                else f"Fetch the {what} with one query instead of {typical:.0f}"
+            )
         return Verdict(
-            title=f"Fetch the {what} with one query instead of {typical:.0f}",
+            title=title,
             message=(
                 f"{group.where} sends “{group.operation}” {typical:.0f} times in a row in the "
                 f"median request that does it, at most {most:.0f} times; that takes {median_cost}."
@@ -141,17 +159,68 @@ def _occurrence(operation: str, run: list[Node]) -> Occurrence:
     )
 
 
+def _writes(group: Group) -> bool:
+    """Whether the operation changes data: what it needs is a batch, not an eager load."""
+    if group.facts("cache")[0]:
+        return _CACHE_READ.match(group.operation) is None
+    return _SQL_WRITE.match(group.operation) is not None
+
+
 def _fix(group: Group) -> Fix:
     scope = next((scope.removeprefix(_SCOPE) for scope in group.scopes if scope.startswith(_SCOPE)), "")
-    before, after, steps = _SNIPPETS.get(scope, _SNIPPETS["sql"])
+    writes = _writes(group)
+    snippets = _WRITE_SNIPPETS if writes else _SNIPPETS
+    before, after, steps = snippets.get(scope, snippets["redis" if group.facts("cache")[0] else "sql"])
     return Fix(
-        title="Load all rows in one round trip",
+        title=f"{'Write' if writes else 'Load'} all rows in one round trip",
         steps=(*steps, "Check that the number of queries in a request no longer grows with its rows."),
         before=before,
         after=after,
         language="python",
     )
 
+
+_WRITE_SNIPPETS = {
+    "sqlalchemy": (
+        """for item in items:
+    await session.execute(insert(Item).values(order_id=order.id, sku=item.sku))
+""",
+        """await session.execute(insert(Item), [{"order_id": order.id, "sku": item.sku} for item in items])
+""",
+        (
+            "Collect the values first.",
+            "Pass all of them to one execute: SQLAlchemy sends inserts in batches. For updates and deletes, name the "
+            "keys in one where clause: where(Item.id.in_(ids)).",
+        ),
+    ),
+    "asyncpg": (
+        """for order_id, sku in items:
+    await connection.execute("insert into items (order_id, sku) values ($1, $2)", order_id, sku)
+""",
+        """await connection.executemany("insert into items (order_id, sku) values ($1, $2)", items)
+""",
+        ("Collect the values first.", "Pass all of them to one executemany, which sends them together."),
+    ),
+    "redis": (
+        """for key, value in values.items():
+    await client.set(key, value)
+""",
+        """async with client.pipeline(transaction=False) as pipeline:
+    for key, value in values.items():
+        pipeline.set(key, value)
+    await pipeline.execute()  # one round trip
+""",
+        ("Put the commands into one pipeline, or use MSET, HSET with a mapping or DEL with many keys.",),
+    ),
+    "sql": (
+        """for order_id, sku in items:
+    await cursor.execute("insert into items (order_id, sku) values (%s, %s)", (order_id, sku))
+""",
+        """await cursor.executemany("insert into items (order_id, sku) values (%s, %s)", items)
+""",
+        ("Collect the values first.", "Pass all of them to one executemany, or name all keys in one where clause."),
+    ),
+}
 
 _SNIPPETS = {
     "sqlalchemy": (

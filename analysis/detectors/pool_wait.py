@@ -93,7 +93,8 @@ class PoolWait(Detector):
         return Verdict(
             title=f"Stop requests of {group.service} waiting for connections to {database}",
             message=(
-                f"{share_text(group.share)} of the requests to {group.where} wait for a connection, "
+                f"{share_text(group.share)} of the requests to {group.where} wait "
+                f"{duration_text(self.settings.min_wait_ms * 1e6)} or longer for a connection, "
                 f"{duration_text(wait[len(wait) // 2])} in the median of those and {duration_text(wait[-1])} at most"
                 + (f"; {timeouts} gave up waiting (a timeout of the pool, not of the database)" if timeouts else "")
                 + ". Their queries are not what takes the time."

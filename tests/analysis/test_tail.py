@@ -14,10 +14,11 @@ from analysis.fixes import fixes
 from analysis.ledger import Category
 from analysis.queueing import queue_waits
 from analysis.reports import EndpointReport
+from analysis.span import Kind
 from analysis.tail import endpoint_report
 from analysis.wording import duration_text
 from app.otlp.columns import Batch
-from tests.stored import sketched_batch, stored
+from tests.stored import Drawn, sketched_batch, stored
 
 
 def drawn(wait_ms: float, work_ms: float) -> str:
@@ -155,3 +156,13 @@ def test_the_wait_before_a_sampled_endpoint_is_that_of_all_messages() -> None:
         f"Before any of this, the message waits in its queue: {duration_text(row.p50.value_ns or 0)} in the median, "
         f"{duration_text(row.p95.value_ns or 0)} at p95."
     )
+
+
+def test_time_between_two_services_reads_as_such() -> None:
+    drawn = Drawn()
+    for number in range(200):
+        late, at, http = 40 if number % 10 == 0 else 0, 1000 * number, {"http.request.method": "GET"}
+        root = drawn.add("gateway", "GET /cart", at, at + 20 + late, kind=Kind.SERVER, trace=number + 1)
+        call = drawn.add("gateway", "GET", at + 2, at + 15 + late, parent=root, trace=number + 1, attributes=http)
+        drawn.add("stock", "GET /x", at + 3, at + 14, kind=Kind.SERVER, parent=call, remote=True, trace=number + 1)
+    assert "40.0 ms more between gateway and stock, outside both services' spans" in report_on(drawn.batch()).sentence

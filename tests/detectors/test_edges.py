@@ -55,6 +55,23 @@ def test_literals_that_differ_prove_it() -> None:
     assert finding.confidence == "high"
 
 
+@pytest.mark.parametrize(
+    ("text", "words", "title", "snippet"),
+    [
+        ("SELECT x FROM items WHERE id = $1", "db", "Fetch the rows of items with one query instead of 6", "any("),
+        ("INSERT INTO items (a) VALUES ($1)", "db", "Write the rows of items with one statement", "executemany"),
+        ("DELETE FROM items WHERE id = $1", "db", "Write the rows of items with one statement", "executemany"),
+        ("UPDATE items SET a = $1 WHERE id = $2", "db", "Write the rows of items with one statement", "executemany"),
+        ("GET ?", "cache", "Fetch the keys in one round trip instead of 6", "mget"),
+        ("HSET ? ? ?", "cache", "Write the keys in one round trip instead of 6", "pipeline"),
+    ],
+)
+def test_loops_that_write_are_told_to_batch_not_to_fetch(text: str, words: str, title: str, snippet: str) -> None:
+    finding = found("n-plus-one-queries", repeated(queries(6, words=words, text=text), 30))[0]
+    assert finding.title.startswith(title)
+    assert snippet in finding.fix.after
+
+
 def test_a_redis_lock_polls_and_is_no_loop_over_rows() -> None:
     lines = ["app  GET /locked  0..400"]
     lines += [f"  app  SET ? ? ? ? ?  {5 + 50 * n}..{7 + 50 * n} cache" for n in range(6)]
