@@ -7,6 +7,7 @@ distribution alone, without any assumption about the shape of the data (David & 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,16 +43,16 @@ def interval_ranks(count: int, q: float) -> tuple[int, int] | None:
     tail = (1 - CONFIDENCE) / 2
     if (1 - q) ** count > tail or q**count > tail:
         return None
-    cumulative = _binomial_cdf(count, q)
-    low = next(k for k in range(count + 1) if cumulative(k) > tail)
-    high = next(k for k in range(low, count + 1) if cumulative(k) >= 1 - tail) + 1
+    cumulative = _Cumulative(count, q)
+    low = cumulative.first + bisect_right(cumulative.sums, tail)
+    high = cumulative.first + bisect_left(cumulative.sums, 1 - tail) + 1
     if low < 1 or high > count:
         return None
     return low, high
 
 
 class _Cumulative:
-    """P(X <= k) of Binomial(count, q), summed only where the mass is; the rest is below 1e-15."""
+    """P(X <= first + i) of Binomial(count, q) as `sums[i]`, only where the mass is; the rest is below 1e-15."""
 
     def __init__(self, count: int, q: float) -> None:
         spread = 12 * math.sqrt(count * q * (1 - q)) + 12
@@ -66,16 +67,6 @@ class _Cumulative:
                 constant - math.lgamma(k + 1) - math.lgamma(count - k + 1) + k * log_q + (count - k) * log_p
             )
             self.sums.append(total)
-
-    def __call__(self, k: int) -> float:
-        if k < self.first:
-            return 0.0
-        index = k - self.first
-        return self.sums[index] if index < len(self.sums) else 1.0
-
-
-def _binomial_cdf(count: int, q: float) -> _Cumulative:
-    return _Cumulative(count, q)
 
 
 def sample_quantile(ordered: Sequence[int], q: float) -> int:

@@ -100,18 +100,20 @@ class DuckSpans:
 def _views(dataset_id: int, window: Window, candidates: bool) -> str:
     spans = f"select {_FIELDS}, {_REST}, {_MORE} from main.all_spans where dataset_id = {dataset_id}"  # noqa: S608 - column names and a whole number
     cut = f"start_ns >= {int(window.start_ns)} and start_ns < {int(window.end_ns)}"
-    requests = "request_class = 'request'"
+    requests = "select * from temp.spans where request_class = 'request'"
     if candidates:
         # The sender did not say where the parent is: a span of the same service above it means "in the same process".
-        requests = f"""({requests} or (request_class = 'candidate' and not exists (
-            select 1 from main.all_spans as parent
-            where parent.dataset_id = {dataset_id} and parent.trace_id = span.trace_id
-                and parent.span_id = span.parent_span_id and parent.service = span.service)))"""  # noqa: S608 - a whole number
+        # Two branches and an anti join: `not exists` beside `or` looked up every span's parent, 2 to 3 times as slow.
+        requests += """
+            union all
+            select span.* from (select * from temp.spans where request_class = 'candidate') as span
+            anti join (select trace_id, span_id, service from temp.trace_spans) as parent
+                on parent.trace_id = span.trace_id and parent.span_id = span.parent_span_id
+                and parent.service = span.service"""
     return f"""
         create temp view trace_spans as {spans};
         create temp view spans as {spans} and {cut};
-        create temp view requests as
-            select span.* from temp.spans as span where {requests};
+        create temp view requests as {requests};
         create temp view span_events as
             select * exclude (dataset_id) from main.all_events where dataset_id = {dataset_id};
         create temp view span_links as

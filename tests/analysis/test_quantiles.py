@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from math import comb
 
 import pytest
@@ -70,3 +71,11 @@ def test_interpolation_is_type_7() -> None:
     assert sample_quantile([0, 10], 0.25) == 2
     assert sample_quantile([1, 2, 3, 4], 0.5) == 2
     assert sample_quantile([5], 0.99) == 5
+
+
+def test_ranks_of_a_hundred_million_values_take_no_walk_through_all_of_them() -> None:
+    began = time.process_time()
+    low, high = interval_ranks(100_000_000, 0.99) or (0, 0)
+    assert time.process_time() - began < 1
+    # 1.96 standard deviations of Binomial(10^8, 0.99) on either side.
+    assert (99_000_000 - low, high - 99_000_000) == (pytest.approx(1950, abs=2), pytest.approx(1950, abs=2))
