@@ -144,6 +144,8 @@ def _announce(settings: Settings) -> None:
 
 def _imported(done: Imported) -> None:
     print(f"{done.name}\tdataset {done.dataset_id}\t{done.spans} spans\t{done.traces} traces\t{done.url}".rstrip())
+    if done.stored_in:
+        _say(f"{done.name}: no server took it, so it is in {done.stored_in}; spanwise serve shows it")
     for reason, count, first in done.refused:
         _say(f"{done.name}: left out {count} × {reason}" + (f" (first: {first})" if first else ""))
 

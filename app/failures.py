@@ -26,7 +26,7 @@ _TITLES = {
 def refusal(request: Request, status: int, message: str, hint: str = "") -> Response:
     """The answer for a failed request; shows nothing of the inside."""
     path: str = request.scope["path"]
-    if otlp.is_otlp(path):
+    if otlp.is_otlp(path, request.headers):
         return otlp.failure(request.headers, status, f"{message} {hint}".strip())
     if path == "/api" or path.startswith(("/api/", "/healthz", "/readyz")):
         return JSONResponse({"error": message, "hint": hint}, status)
@@ -39,12 +39,12 @@ async def http_failure(request: Request, error: Exception) -> Response:
     message, hint = error.detail, ""
     if error.status_code == 404:
         message, hint = "Nothing is at this address.", "Open the overview and go on from there."
-        if otlp.is_otlp(request.scope["path"]):
-            hint = "Traces go to /v1/traces."
-        elif request.scope["path"].startswith("/api"):
+        if request.scope["path"].startswith("/api"):
             hint = "GET /api lists what there is."
     elif error.status_code == 405:
         message = f"{request.method} is not defined for this address."
+    if otlp.is_otlp(request.scope["path"], request.headers):
+        hint = "Traces go to /v1/traces."
     response = refusal(request, error.status_code, message, hint)
     response.headers.update(error.headers or {})
     return response

@@ -38,6 +38,8 @@ class Imported:
     """Reason, count and first place of spans or lines that were left out."""
     url: str
     """Its page where a server runs, else empty."""
+    stored_in: str
+    """The database file where no server took it, else empty."""
 
 
 def import_files(
@@ -52,7 +54,10 @@ def import_files(
         for file in files:
             try:
                 _require_file(file)
-                done = _through_server(base, file, name) if store is None else _into_store(store, file, name)
+                if store is None:
+                    done = _through_server(base, file, name)
+                else:
+                    done = _into_store(store, settings.data, file, name)
             except (ImportFailed, ImportRefused) as error:
                 failures.append(f"{file}: {_one_line(error)}")
             else:
@@ -103,13 +108,13 @@ def _through_server(base: str, file: Path, name: str | None) -> Imported:
     except (httpx.HTTPError, ValueError) as error:
         raise ImportFailed(f"the server at {base} did not answer: {error}") from None
     if answer.status_code != 201:
-        raise ImportFailed(" ".join(filter(None, (body.get("error", ""), body.get("hint", "")))))
+        raise ImportFailed("; ".join(filter(None, (body.get("error", ""), body.get("hint", "")))))
     refused = tuple((each["reason"], each["count"], each["first"]) for each in body["rejected"] + body["unreadable"])
-    return Imported(body["name"], body["dataset"], body["spans"], body["traces"], refused, base + body["url"])
+    return Imported(body["name"], body["dataset"], body["spans"], body["traces"], refused, base + body["url"], "")
 
 
-def _into_store(store: Store, file: Path, name: str | None) -> Imported:
+def _into_store(store: Store, data: str, file: Path, name: str | None) -> Imported:
     dataset = import_file(store, file, name or "")
     tally = dataset.tally
     refused = tuple((each.reason, each.count, each.first) for each in tally.rejected + tally.unreadable)
-    return Imported(dataset.name, dataset.dataset_id, dataset.span_count, dataset.trace_count, refused, "")
+    return Imported(dataset.name, dataset.dataset_id, dataset.span_count, dataset.trace_count, refused, "", data)

@@ -39,7 +39,7 @@ def _required(parameters: Mapping[str, str], name: str) -> str:
 
 def _number(parameters: Mapping[str, str], name: str, default: int, largest: int) -> int:
     text = parameters.get(name, "") or str(default)
-    if not re.fullmatch(r"\d{1,12}", text, re.ASCII) or int(text) > largest:
+    if not re.fullmatch(r"\d{1,19}", text, re.ASCII) or int(text) > largest:
         raise BadScope(f"{name}={text[:40]!r} is not a whole number from 0 to {largest}")
     return int(text)
 

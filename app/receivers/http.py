@@ -40,9 +40,12 @@ _CODES: dict[int, int] = {
 }
 
 
-def is_otlp(path: str) -> bool:
-    """Whether senders, not people, ask for this path: failures there are Status bodies."""
-    return path.startswith(("/v1/", "/v1development/"))
+def is_otlp(path: str, headers: Headers) -> bool:
+    """Whether a sender asks, not a person: failures are Status bodies then.
+
+    Protobuf on any path is one whose endpoint lacks `/v1/traces`, the commonest slip in setting an exporter up.
+    """
+    return path.startswith(("/v1/", "/v1development/")) or media_type(headers) in (PROTOBUF, "application/protobuf")
 
 
 def media_type(headers: Headers) -> str:

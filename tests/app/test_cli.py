@@ -154,6 +154,7 @@ def test_import_goes_into_the_running_server_else_into_the_file(tmp_path: Path) 
     data = str(tmp_path / "spanwise.duckdb")
     done = spanwise("import", "a.json", "--name", "again", "--data", data, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "again\tdataset 2\t4 spans\t4 traces\n"), done.stderr
+    assert f"it is in {data}" in done.stderr
     store = open_store(data)
     assert [(each.name, each.span_count) for each in store.datasets()][1:] == [("again", 4), ("a.json", 4)]
     store.close()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from google.rpc.status_pb2 import Status
 from starlette.routing import Mount, Route
 
 from app.guards import host_name
@@ -67,6 +68,7 @@ def test_every_answer_carries_the_security_headers(client: httpx.Client, method:
         {"Origin": "null"},
         {"Origin": "http://localhost.evil.com:4318"},
         {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://[127.0.0.1"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
     ],
@@ -138,6 +140,9 @@ def test_failures_are_said_in_the_words_of_who_asked(client: httpx.Client) -> No
     assert page.headers["content-type"].startswith("text/html")
     assert set(api.json()) == {"error", "hint"}
     assert otlp.json()["code"] == 5
+    slip = client.post("/", content=b"\n\0", headers={"Content-Type": "application/x-protobuf"})
+    assert (slip.status_code, slip.headers["content-type"]) == (405, "application/x-protobuf")
+    assert Status.FromString(slip.content).message.endswith("Traces go to /v1/traces.")
     assert client.post("/api/status").status_code == 405
     assert client.post("/api/status").json()["error"]
 

@@ -157,6 +157,11 @@ def test_reports_answer_as_json(client: httpx.Client) -> None:
     assert trace["rows"][0]["span_id"] == span_id
 
 
+def test_the_longest_duration_may_be_asked_for(client: httpx.Client) -> None:
+    response = client.get("/api/traces", params={"min_duration_ns": 2**63 - 1})
+    assert response.status_code == 200, response.text
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -169,6 +174,7 @@ def test_reports_answer_as_json(client: httpx.Client) -> None:
         ("/api/traces?limit=1001", 400),
         ("/api/traces?order=sideways", 400),
         ("/api/traces?offset=NaN", 400),
+        (f"/api/traces?min_duration_ns={2**63}", 400),
         ("/api/endpoints?dataset=999", 400),
         ("/api/endpoints?dataset=x", 400),
         ("/api/endpoints?last=forever", 400),
