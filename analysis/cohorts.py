@@ -10,7 +10,7 @@ import numpy as np
 from analysis.accounting import request_ledger
 from analysis.ledger import TIME_KINDS, Category, Ledger, TimeKind
 from analysis.reports import LedgerRow
-from analysis.sample import Sample, SampledRequest
+from analysis.sample import BODY, Sample, SampledRequest
 
 DRAWS = 400
 SEED = 20_240_917
@@ -20,6 +20,7 @@ MAX_TRACES = 5
 THE_REST = "everything else"
 
 _Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
+_Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 _KeyOf = Callable[[Category, str], tuple[Category, str]]
 _ORDER = {category: position for position, category in enumerate(Category)}
 
@@ -75,7 +76,15 @@ def _rows(accounted: Accounted, key_of: _KeyOf) -> tuple[LedgerRow, ...]:
     if not keys:
         return ()
     tail_ns, body_ns = _matrix(tail, keys, key_of), _matrix(body, keys, key_of)
-    low, high = _difference_interval(tail_ns, body_ns)
+    sample = accounted.sample
+    everything = list(zip(sample.requests, accounted.ledgers, strict=True))
+    low, high = difference_interval(
+        np.array([request.duration_ns for request in sample.requests], dtype=np.float64),
+        np.array([request.weight for request in sample.requests], dtype=np.float64),
+        [request.stratum for request in sample.requests],
+        _matrix(everything, keys, key_of),
+        sample.tail_quantile,
+    )
     tail_means, body_means = _means(tail_ns), _means(body_ns)
     rows = [
         LedgerRow(
@@ -99,7 +108,9 @@ def _matrix(
     matrix = np.zeros((len(cohort), len(keys)))
     for position, (_, ledger) in enumerate(cohort):
         for part in ledger.slices:
-            matrix[position, keys[key_of(part.category, part.label)]] += part.duration_ns
+            column = keys.get(key_of(part.category, part.label))
+            if column is not None:
+                matrix[position, column] += part.duration_ns
     return matrix
 
 
@@ -107,14 +118,33 @@ def _means(matrix: _Matrix) -> list[float]:
     return [float(mean) for mean in matrix.mean(axis=0)] if len(matrix) else [0.0] * matrix.shape[1]
 
 
-def _difference_interval(tail: _Matrix, body: _Matrix) -> tuple[list[float], list[float]]:
-    """95 % percentile bootstrap of mean(tail) - mean(body), requests drawn with replacement within each cohort."""
+def difference_interval(
+    durations: _Floats, weights: _Floats, strata: Sequence[int], spent: _Matrix, tail_quantile: float
+) -> tuple[list[float], list[float]]:
+    """95 % percentile bootstrap of mean(tail) - mean(body) for each column of what the sampled requests spent.
+
+    Requests are drawn within their strata, the sizes of the strata too, and each draw has its own tail and body: where
+    the tail begins is as uncertain as what is in it. With the cohorts held fixed the interval held the true difference
+    in 54 to 83 % of simulated windows. A request at a cohort's edge counts with its part inside.
+    """
     random = np.random.default_rng(SEED)
-    draws = np.zeros((DRAWS, tail.shape[1]))
-    for cohort, sign in ((tail, 1.0), (body, -1.0)):
-        if len(cohort):
-            counts = random.multinomial(len(cohort), np.full(len(cohort), 1 / len(cohort)), size=DRAWS)
-            draws += sign * (counts @ cohort) / len(cohort)
+    order = np.argsort(durations, kind="stable")
+    members = [np.flatnonzero(np.asarray(strata)[order] == stratum) for stratum in sorted(set(strata))]
+    sizes = np.array([weights[order][positions].sum() for positions in members])
+    counts = random.multinomial(round(float(sizes.sum())), sizes / sizes.sum(), size=DRAWS)
+    drawn = np.zeros((DRAWS, len(durations)))
+    for column, positions in enumerate(members):
+        times = random.multinomial(len(positions), np.full(len(positions), 1 / len(positions)), size=DRAWS)
+        drawn[:, positions] = times * (counts[:, [column]] / len(positions))
+    ends = np.cumsum(drawn, axis=1)
+    total = ends[:, [-1]]
+
+    def mean_between(low: float, high: float) -> _Matrix:
+        inside = np.clip(ends, low * total, high * total) - np.clip(ends - drawn, low * total, high * total)
+        means: _Matrix = (inside @ spent[order]) / ((high - low) * total)
+        return means
+
+    draws = mean_between(tail_quantile, 1.0) - mean_between(*BODY)
     low, high = np.quantile(draws, (0.025, 0.975), axis=0)
     return low.tolist(), high.tolist()
 
