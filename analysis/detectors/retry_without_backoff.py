@@ -72,7 +72,7 @@ class RetryWithoutBackoff(Detector):
             title=f"Stop repeating failed calls to {callee} at once",
             message=(
                 f"{group.where} repeats failed calls to {callee} after "
-                f"{duration_text(median_ns)} in the median: {attempts} attempts for {retried} calls "
+                f"{duration_text(median_ns)} in the median: {attempts} attempts for {retried} sampled calls "
                 f"({share_text(group.share)} of its requests), of which {exhausted} failed in the end. Failed attempts "
                 f"take {duration_text(wasted[len(wasted) // 2])} of such a request."
             ),
