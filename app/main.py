@@ -88,6 +88,8 @@ async def running(app: Starlette) -> AsyncIterator[None]:
         if app.state.demo:
             await load_demo(store)
         app.state.imports = asyncio.Semaphore(_IMPORTS_AT_ONCE)
+        # Two clicks on its button shall not make two of it.
+        app.state.loading_example = asyncio.Lock()
         app.state.store, app.state.ingest, app.state.queries = store, ingest, queries
         receiver = GrpcReceiver(ingest, settings)
         port = await receiver.start(listening_hosts(settings.host), settings.grpc_port)

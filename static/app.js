@@ -52,6 +52,12 @@
       }
       form.requestSubmit();
     });
+    // Back and forward restore what was chosen on the way out; the page still shows what its URL says.
+    addEventListener("pageshow", () => {
+      form.reset();
+      form.elements.last.disabled = false;
+      each("[data-fixed-window]", (field) => { field.disabled = false; }, form);
+    });
   });
 
   // Copy buttons.
@@ -134,7 +140,8 @@
         }
         const page = new DOMParser().parseFromString(request.responseText, "text/html");
         progress.hidden = true;
-        status.textContent = (page.querySelector(".failure p, .verdict") || { textContent: `Failed with status ${request.status}.` }).textContent;
+        const said = [...page.querySelectorAll(".failure p, .verdict")].map((part) => part.textContent);
+        status.textContent = said.join(" · ") || `Failed with status ${request.status}.`;
         status.classList.add("bad");
       });
       request.addEventListener("error", () => { progress.hidden = true; status.textContent = "The connection broke: nothing was imported."; });

@@ -109,5 +109,7 @@ def _ports(page: Page) -> Ports:
 
 async def open_example(page: Page) -> Response:
     """Loads the example where it is not there yet, and opens it."""
-    example = await load_demo(page.store)
+    loading: asyncio.Lock = page.request.app.state.loading_example
+    async with loading:
+        example = await load_demo(page.store)
     return RedirectResponse(overview_url(Scope(example.dataset_id)), 303)

@@ -6,6 +6,7 @@ import html
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -228,4 +229,37 @@ def test_an_upload_says_what_is_wrong_and_opens_what_is_right(browser: Browser, 
     seen.page.get_by_role("button", name="Upload").click()
     seen.page.wait_for_url("**/?dataset=*")
     expect(seen.page.locator("select[name=dataset] option[selected]")).to_contain_text("<b class=injected>mine</b>")
+    seen.context.close()
+
+
+def test_going_back_shows_the_window_of_the_page(browser: Browser, addresses: dict[tuple[str, int], str]) -> None:
+    seen = visit(browser)
+    seen.open(addresses["overview", 2])
+    window = seen.page.get_by_label("Window")
+    dataset = seen.page.get_by_label("Dataset")
+    before = window.input_value(), dataset.input_value()
+    with seen.page.expect_navigation():
+        window.select_option("1h")
+    with seen.page.expect_navigation():
+        dataset.select_option("1")
+    seen.page.go_back()
+    seen.page.go_back()
+    assert seen.page.url == addresses["overview", 2]
+    assert (window.input_value(), dataset.input_value()) == before
+    assert window.is_enabled()
+    seen.context.close()
+
+
+def test_a_refused_file_is_explained_beside_the_form(
+    browser: Browser, addresses: dict[tuple[str, int], str], tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("no traces")
+    seen = visit(browser)
+    seen.open(addresses["upload", 2])
+    seen.page.set_input_files("input[type=file]", tmp_path / "notes.txt")
+    seen.page.get_by_role("button", name="Upload").click()
+    status = seen.page.locator("[data-upload-status].bad")
+    status.wait_for()
+    assert "not a known trace format" in status.inner_text()
+    assert "OTLP JSON lines" in status.inner_text()
     seen.context.close()
