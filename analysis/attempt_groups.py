@@ -10,7 +10,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 
-from analysis.attempt_rules import RETRYABLE, Answer, are_attempts, follows_failure, looks_like_loop
+from analysis.attempt_rules import (
+    RETRYABLE,
+    SEQUENTIAL_SLACK_NS,
+    Answer,
+    are_attempts,
+    follows_failure,
+    looks_like_loop,
+)
 from analysis.semantics import OperationClass
 from analysis.span import Kind
 from analysis.trace import Node
@@ -103,4 +110,7 @@ def _hidden(parent: Node) -> list[AttemptGroup]:
         Answer(server.span.service, server.span.endpoint, server.span.failed, server.start_ns, server.end_ns)
         for server in servers
     ]
-    return [AttemptGroup(parent, tuple(servers), hidden=True)] if are_attempts(answers) else []
+    # A callee that worked on after its client had gone on outlasts the attempt that answered, and the critical path
+    # runs through it: all of its time would count as waste, the answer's as none. SQL counts such calls.
+    overlap = any(b.end_ns > a.start_ns + SEQUENTIAL_SLACK_NS for b, a in pairwise(answers))
+    return [AttemptGroup(parent, tuple(servers), hidden=True)] if are_attempts(answers) and not overlap else []
