@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -23,6 +24,7 @@ from app.failures import bug, http_failure, refusal
 from app.guards import CancelOnDisconnect, Guard
 from app.ingest.demo import load_demo
 from app.ingest.ingest import Ingest, IngestLimits
+from app.ingest.stats import IngestStats
 from app.ingest.uploading import clear_scratch, scratch_folder
 from app.pages.routes import routes as page_routes
 from app.query import Queries
@@ -37,6 +39,8 @@ from app.store.connection import Limits, default_limits
 
 _MIN_FREE_BYTES = 256 * 2**20
 _IMPORTS_AT_ONCE = 2
+_FAILURE_COUNTS_NS = 60_000_000_000
+"""Longer, and a balancer that sends nothing to a server that is not ready would keep it so for ever."""
 
 
 def create_app(settings: Settings, *, demo: bool = False) -> Starlette:
@@ -143,10 +147,10 @@ async def readyz(request: Request) -> Response:
     if free_bytes < _MIN_FREE_BYTES:
         message = f"Only {free_bytes // 2**20} MiB of disk are free."
         return JSONResponse({"error": message, "hint": "Free some disk, or delete a dataset."}, 503)
-    if failing := request.app.state.ingest.stats().last_error:
-        return JSONResponse(
-            {"error": f"The last spans were not stored: {failing}", "hint": "See the server's log."}, 503
-        )
+    stats: IngestStats = request.app.state.ingest.stats()
+    if stats.last_error and time.time_ns() - stats.last_error_ns < _FAILURE_COUNTS_NS:
+        message = f"The last spans were not stored: {stats.last_error}"
+        return JSONResponse({"error": message, "hint": "See the server's log."}, 503)
     return JSONResponse({"spanwise": "ready"})
 
 

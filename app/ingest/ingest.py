@@ -215,6 +215,7 @@ class Ingest:
     def _fail(self, group: Sequence[_Waiting], error: IngestError) -> None:
         with self._changed:
             self._counters.last_error = str(error)
+            self._counters.last_error_ns = time.time_ns()
             self._counters.failed += len(group)
             for waiting in group:
                 self._forget(waiting.held_bytes)

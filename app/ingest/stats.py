@@ -33,6 +33,8 @@ class IngestStats:
     wait_p99_ms: float
     last_error: str
     """What the store said when it last failed, empty when the last commit succeeded."""
+    last_error_ns: int
+    """When that was."""
     last_received_ns: dict[str, int]
     """When each service's spans last came, the latest 256 services."""
 
@@ -44,6 +46,7 @@ class Counters:
         self.received = self.accepted = self.rejected = self.duplicates = 0
         self.batches = self.commits = self.refused = self.failed = 0
         self.last_error = ""
+        self.last_error_ns = 0
         self.commit_ms: deque[float] = deque(maxlen=1000)
         self.wait_ms: deque[float] = deque(maxlen=1000)
         self.seen: OrderedDict[str, int] = OrderedDict()
@@ -79,6 +82,7 @@ class Counters:
             _rank(self.wait_ms, 0.50),
             _rank(self.wait_ms, 0.99),
             self.last_error,
+            self.last_error_ns,
             dict(self.seen),
         )
 

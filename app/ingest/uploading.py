@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,6 +32,8 @@ _MAX_FIELD_BYTES = 4096
 _MAX_HEADER_BYTES = 8192
 _MAX_NAME_LENGTH = 120
 _PREFIX = "upload-"
+_MIN_FREE_BYTES = 256 * 2**20
+"""Left on the disk for what is stored already, as the store itself does."""
 
 
 class UploadRefused(Exception):
@@ -90,7 +93,7 @@ async def received_upload(request: Request, folder: Path, max_bytes: int) -> Asy
     handle, path = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
     try:
         with os.fdopen(handle, "wb") as file:
-            receiving = _Receiving(request, file, max_bytes)
+            receiving = _Receiving(request, file, folder, max_bytes)
             try:
                 await receiving.receive()
             except TimeoutError:
@@ -109,9 +112,10 @@ def _too_large(max_bytes: int) -> UploadRefused:
 class _Receiving:
     """Writes one request's file, whichever way it is packed."""
 
-    def __init__(self, request: Request, file: BinaryIO, max_bytes: int) -> None:
+    def __init__(self, request: Request, file: BinaryIO, folder: Path, max_bytes: int) -> None:
         self._request = request
         self._file = file
+        self._folder = folder
         self._max_bytes = max_bytes
         self._buffer = bytearray()
         self._fields: dict[str, bytearray] = {}
@@ -230,5 +234,16 @@ class _Receiving:
 
     async def _flush(self, above_bytes: int) -> None:
         if len(self._buffer) > above_bytes:
-            await asyncio.to_thread(self._file.write, bytes(self._buffer))
+            await asyncio.to_thread(self._write, bytes(self._buffer))
             self._buffer.clear()
+
+    def _write(self, data: bytes) -> None:
+        free_bytes = shutil.disk_usage(self._folder).free
+        if free_bytes < _MIN_FREE_BYTES + len(data):
+            raise UploadRefused(
+                507,
+                f"The disk is too full for this file: {free_bytes // 2**20} MiB are free and "
+                f"{_MIN_FREE_BYTES // 2**20} MiB stay so.",
+                "Free some disk, or delete a dataset.",
+            )
+        self._file.write(data)
