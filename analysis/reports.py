@@ -260,7 +260,8 @@ class Gain:
     """95 % bootstrap interval of the saving at the quantile named by `quantile`; None below 20 sampled requests."""
     quantile: float
     """0.99 from 1,000 requests on, 0.95 from 72 on, else 0.5: the quantile that the `p99` fields are about."""
-    request_seconds_per_day: float
+    request_seconds_per_day: float | None
+    """Time that all requests of a day would save together; None where the window is shorter than ten minutes."""
     tail_share: float
     body_share: float
     """Share of the endpoint's sampled tail and body requests that the fix touches."""

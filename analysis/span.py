@@ -111,7 +111,8 @@ class Spans(Protocol):
     `trace_spans` has every span of the dataset whatever its time, for completing traces;
     `span_events(trace_id, span_id, span_hash, position, time_ns, name, attributes)`;
     `span_links(trace_id, span_id, span_hash, position, linked_trace_id, linked_span_id, attributes)`;
-    `resources(resource_id, service, attributes)` and `scopes(scope_id, name, version, attributes)`.
+    `resources(resource_id, service, attributes)` and `scopes(scope_id, name, version, attributes)`, which all datasets
+    share: they are for joining to a span by id.
     `spans`, `requests` and `trace_spans` have the fields of `Span` (trace_id as UUID) and
     `resource_id, scope_id, status_message, service_version, attributes`.
     """

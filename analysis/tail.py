@@ -16,6 +16,8 @@ from analysis.span import Spans
 from analysis.tail_sentence import queued_sentence, tail_sentence
 from analysis.wording import count_text, share_text
 
+MIN_TAIL_COHORT = 40
+"""Below this many requests the slowest 5 % are one or two, and have nothing in common."""
 MIN_TAIL_TRUST = 368
 """No two-sided 95 % interval for p99 exists below this many requests (binomial, see analysis.quantiles)."""
 
@@ -101,9 +103,10 @@ def _trust(accounted: Accounted) -> tuple[str, ...]:
         f"{count_text(len(sample.tail))} of them in the tail and {count_text(len(sample.body))} in the body."
     ]
     if sample.total < MIN_TAIL_TRUST:
+        shown = "the tail shown here is the slowest 5 %" if sample.total >= MIN_TAIL_COHORT else "no tail is explained"
         notes.append(
             f"{count_text(sample.total)} requests are too few for a p99 with an interval (it takes {MIN_TAIL_TRUST}): "
-            "the tail shown here is the slowest 5 %."
+            f"{shown}."
         )
     bare = sum(1 for request in sample.requests if not request.root.waited_for())
     if sample.requests and bare / len(sample.requests) > 0.2:

@@ -118,8 +118,6 @@ def _views(dataset_id: int, window: Window, candidates: bool) -> str:
             select * exclude (dataset_id) from main.all_events where dataset_id = {dataset_id};
         create temp view span_links as
             select * exclude (dataset_id) from main.all_links where dataset_id = {dataset_id};
-        create temp view resources as
-            select * from main.all_resources where resource_id in (select resource_id from temp.trace_spans);
-        create temp view scopes as
-            select * from main.all_scopes where scope_id in (select scope_id from temp.trace_spans);
+        create temp view resources as select * from main.all_resources;
+        create temp view scopes as select * from main.all_scopes;
         """  # noqa: S608 - column names and whole numbers only
