@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.reports import TraceList, TraceListRow
 from analysis.span import Spans
+from analysis.trace_reports import TraceList, TraceListRow
 
 _LONGEST_NS = 2**63 - 1
 

@@ -8,8 +8,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from analysis.errors import NotFound
-from analysis.reports import TraceReport
 from analysis.search import TraceFilter, trace_list
+from analysis.trace_reports import TraceReport
 from analysis.trace_view import span_detail, trace_report
 from app.links import BadScope, TraceQuery, parse_span, trace_url, traces_url
 from app.pages.context import Page

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from analysis.ledger import TIME_KINDS, Category, TimeKind
-from analysis.reports import TraceReport, TraceSpanRow
+from analysis.trace_reports import TraceReport, TraceSpanRow
 from analysis.wording import count_text, duration_text
 from app.charts.categories import NAMES
 from app.links import span_text

@@ -24,12 +24,8 @@ from analysis.reports import (
     RetriesReport,
     RetryEdge,
     ServiceEdge,
-    SpanDetail,
-    TraceList,
-    TraceListRow,
-    TraceReport,
-    TraceSpanRow,
 )
+from analysis.trace_reports import SpanDetail, TraceList, TraceListRow, TraceReport, TraceSpanRow
 
 HOSTILE = "<b>x</b><script>hacked=1</script>\"'><img src=x onerror=hacked=1>{{7*7}} %{y} $\\alpha$ &amp; \x1b\u202e"
 """Markup, attribute breakers, templates of Jinja, Plotly and TeX, a terminal escape and a right-to-left override."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from analysis.ledger import Category
-from analysis.reports import EndpointRow, FixesReport, TraceSpanRow
+from analysis.reports import EndpointRow, FixesReport
+from analysis.trace_reports import TraceSpanRow
 from app.pages.attributes import attribute_rows
 from app.pages.fixes import paragraphs
 from app.pages.marks import kind_bar, sparkline, spreads
