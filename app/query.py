@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
 from analysis.errors import QueryInterrupted
@@ -20,6 +20,8 @@ from app.store.base import Store, StoreBusy
 
 T = TypeVar("T")
 _KEPT_REPORTS = 128
+_KEPT_ROWS = 200_000
+"""Of all kept reports, about 150 MB: a trace of 100,000 spans has that many rows for each span selected in it."""
 _MAX_UNDER_WAY = 64
 _OVERDUE_S = 1.0
 """Python between two queries may run on past the deadline: this much later the reader is told all the same."""
@@ -52,6 +54,7 @@ class Queries:
         self._timeout_s = timeout_s
         self._threads = ThreadPoolExecutor(threads, "spanwise-query")
         self._kept: OrderedDict[_Question, Any] = OrderedDict()
+        self._kept_rows = 0
         self._under_way: dict[_Question, _Run] = {}
 
     async def run(self, function: Callable[..., T], dataset_id: int, window: Window, *arguments: object) -> T:
@@ -97,13 +100,19 @@ class Queries:
     async def _answer(self, question: _Question, run: _Run) -> Any:
         try:
             report = await asyncio.get_running_loop().run_in_executor(self._threads, self._read, question, run)
-            self._kept[question] = report
-            while len(self._kept) > _KEPT_REPORTS:
-                self._kept.popitem(last=False)
+            self._keep(question, report)
             return report
         finally:
             if self._under_way.get(question) is run:
                 del self._under_way[question]
+
+    def _keep(self, question: _Question, report: Any) -> None:
+        if _rows(report) > _KEPT_ROWS:
+            return
+        self._kept_rows += _rows(report) - _rows(self._kept.pop(question, None))
+        self._kept[question] = report
+        while len(self._kept) > _KEPT_REPORTS or self._kept_rows > _KEPT_ROWS:
+            self._kept_rows -= _rows(self._kept.popitem(last=False)[1])
 
     def _read(self, question: _Question, run: _Run) -> Any:
         if run.abandoned.is_set():
@@ -126,3 +135,11 @@ class Queries:
             del self._under_way[question]
         # Its outcome is of no interest, but must be looked at: an exception that nobody reads is logged as lost.
         run.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+
+def _rows(report: object) -> int:
+    """How many rows the tables of a report have together: what its size grows with."""
+    if not is_dataclass(report):
+        return 0
+    tables = (getattr(report, each.name) for each in fields(report))
+    return sum(len(table) for table in tables if isinstance(table, tuple | list | dict))

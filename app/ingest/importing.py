@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from pathlib import Path
 
 from app.formats.base import ImportRefused
@@ -11,7 +10,7 @@ from app.formats.streams import DEFAULT_LIMIT_BYTES
 from app.ingest.reader_process import ImportCancelled, ReaderProcess
 from app.store.base import Dataset, Store
 
-__all__ = ["ImportCancelled", "ImportRefused", "import_file", "import_files", "import_upload"]
+__all__ = ["ImportCancelled", "ImportRefused", "import_file", "import_upload"]
 
 
 async def import_upload(
@@ -48,11 +47,6 @@ def import_file(
 ) -> Dataset:
     """Imports a file as a new dataset, named as the file where no name is given; raises as `import_upload` does."""
     return _store_all(store, ReaderProcess(path, limit_bytes), name or path.name, path.name, kind)
-
-
-def import_files(store: Store, paths: Iterable[Path]) -> list[Dataset]:
-    """Imports files one after the other, each as a dataset of its own; the first that is refused ends it."""
-    return [import_file(store, path) for path in paths]
 
 
 def _store_all(store: Store, reader: ReaderProcess, name: str, source: str, kind: str) -> Dataset:

@@ -145,7 +145,8 @@ def rate_text(rate_per_s: float) -> str:
     for factor, unit in ((1, "/s"), (60, "/min"), (3600, "/h")):
         if rate_per_s * factor >= 1:
             return f"{rate_per_s * factor:.3g} {unit}"
-    return f"{rate_per_s * 86400:.3g} /day"
+    rate_per_day = rate_per_s * 86400
+    return f"{rate_per_day:.3g} /day" if rate_per_day >= 0.01 or not rate_per_day else "< 0.01 /day"
 
 
 def bytes_text(size_bytes: int) -> str:

@@ -174,5 +174,6 @@ def test_docstrings_become_paragraphs_and_code() -> None:
 def test_numbers_in_words() -> None:
     assert value_with_unit(made.quantile(0.5, None)) == "no data"
     assert interval_of(made.quantile(0.99, 5, trusted=False, count=100)) == "n = 100, too small"
-    assert [rate_text(rate) for rate in (12.345, 0.4, 0.005, 0.00001)] == ["12.3 /s", "24 /min", "18 /h", "0.864 /day"]
+    rates = [rate_text(rate) for rate in (12.345, 0.4, 0.005, 0.00001, 1e-10)]
+    assert rates == ["12.3 /s", "24 /min", "18 /h", "0.864 /day", "< 0.01 /day"]
     assert [saved_duration(saved) for saved in (84_300_000, 0, -1_000_000)] == ["−84.3 ms", "no change", "+1.00 ms"]

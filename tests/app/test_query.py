@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -120,5 +121,37 @@ def test_too_many_waiting_questions_are_refused(store: Store) -> None:
             await queries.run(wait, LIVE, WINDOW, 64)
         release.set()
         assert await asyncio.gather(*tasks) == list(range(64))
+
+    with_queries(store, ask)
+
+
+@dataclass(frozen=True)
+class Wide:
+    """A report of many rows."""
+
+    rows: tuple[int, ...]
+
+
+def test_kept_reports_are_bounded_in_rows(store: Store) -> None:
+    runs: list[int] = []
+
+    def wide(spans: Spans, rows: int, number: int) -> Wide:
+        runs.append(number)
+        return Wide((0,) * rows)
+
+    async def ask(queries: Queries) -> None:
+        for number in range(6):
+            await queries.run(wide, LIVE, WINDOW, 60_000, number)
+        for number in (5, 4, 3):
+            await queries.run(wide, LIVE, WINDOW, 60_000, number)
+        assert runs == [0, 1, 2, 3, 4, 5]
+        await queries.run(wide, LIVE, WINDOW, 60_000, 0)
+        assert runs[-1] == 0
+        # One that is too large alone is answered, not kept, and pushes none out.
+        assert len((await queries.run(wide, LIVE, WINDOW, 300_000, 7)).rows) == 300_000
+        assert len((await queries.run(wide, LIVE, WINDOW, 10, 8)).rows) == 10
+        await queries.run(wide, LIVE, WINDOW, 10, 8)
+        await queries.run(wide, LIVE, WINDOW, 60_000, 0)
+        assert runs[-2:] == [7, 8]
 
     with_queries(store, ask)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from app.ingest import reader_process
-from app.ingest.importing import ImportRefused, import_file, import_files, import_upload
+from app.ingest.importing import ImportRefused, import_file, import_upload
 from app.otlp.columns import Batch
 from app.store import open_store
 from app.store.base import LIVE, Dataset, Store
@@ -44,7 +44,7 @@ def test_an_upload_is_a_dataset(store: Store) -> None:
 
 
 def test_the_same_file_again_is_another_dataset(store: Store) -> None:
-    first, second = import_files(store, [FIXTURES / "otlp.jsonl", FIXTURES / "otlp.jsonl"])
+    first, second = (import_file(store, FIXTURES / "otlp.jsonl") for _ in range(2))
     assert first.dataset_id != second.dataset_id
     assert first.tally == second.tally
     assert (first.span_count, second.span_count) == (3, 3)
