@@ -139,9 +139,8 @@ class _Receiving:
         media, options = parse_options_header(self._request.headers.get("content-type"))
         if media == b"multipart/form-data":
             await self._receive_form(options.get(b"boundary", b""))
-        elif media == b"application/x-www-form-urlencoded":
-            raise UploadRefused(415, "A form must be sent as multipart/form-data.")
         else:
+            # Whatever it is called: curl --data-binary says application/x-www-form-urlencoded of every file.
             async for chunk in self._chunks():
                 self._keep(chunk)
                 await self._flush(_WRITE_BYTES)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.server import Server, running_server
+from tests.server import ROOT, Server, running_server
 
 pytestmark = pytest.mark.slow
 
@@ -88,7 +91,7 @@ REFUSED = [
     ({"files": {"file": ("big", bytes(2**20 + 1))}}, 413, "1048576"),
     ({"files": {"other": ("t.json", b"{}")}}, 400, "file"),
     ({"files": [("file", ("a", otlp_json(1))), ("file", ("b", otlp_json(1)))]}, 400, "two files"),
-    ({"data": {"file": "x"}}, 415, "multipart"),
+    ({"data": {"file": "x"}}, 400, "begins with 'file=x'"),
     ({"files": {"file": ("t", b"x")}, "data": {"name": "x" * 5000}}, 400, "4096"),
     ({"files": {"file": ("t", b"x")}, "data": {f"f{number}": "x" for number in range(100)}}, 400, "16"),
     ({"content": b"--a\r\n", "headers": {"Content-Type": "multipart/form-data"}}, 400, "boundary"),
@@ -110,6 +113,17 @@ REFUSED = [
         "",
     ),
 ]
+
+
+def test_the_line_of_the_readme_imports_a_file(uploads: Server, tmp_path: Path) -> None:
+    (tmp_path / "traces.json").write_bytes(otlp_json(3))
+    line = next(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("curl "))
+    command = shlex.split(line.replace("http://localhost:4318", uploads.url))
+    if not shutil.which("curl"):
+        pytest.skip("no curl")
+    answer = subprocess.run([*command, "--silent"], cwd=tmp_path, capture_output=True, check=True, timeout=30).stdout
+    assert json.loads(answer)["name"] == "traces.json", answer
+    assert json.loads(answer)["spans"] == 3
 
 
 @pytest.mark.parametrize(("request_parts", "status", "words"), REFUSED)
