@@ -140,6 +140,6 @@ def test_the_example_explains_itself(client: httpx.Client) -> None:
     assert answer.status_code == 303
     page = client.get(answer.headers["location"]).text
     assert "verdict-slow" in page
-    assert "First cause" in page
+    assert "Change first" in page
     assert "at p99" in page
     assert client.post("/example").headers["location"] == answer.headers["location"], "loaded once"
