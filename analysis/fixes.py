@@ -18,7 +18,7 @@ from analysis.ledger import TimeKind
 from analysis.normalise import content_hash64
 from analysis.reports import EndpointProfile, Evidence, Finding, FixesReport, Gain
 from analysis.retime import Edit
-from analysis.sample import Sample, SampledRequest, sample_endpoint
+from analysis.sample import Sample, SampledRequest, sample_endpoints
 from analysis.span import Spans
 
 MAX_ENDPOINTS = 24
@@ -31,11 +31,7 @@ MIN_CALLER_SAVING_NS = 1_000_000
 def fixes(spans: Spans) -> FixesReport:
     """Findings of all detectors in the endpoints that take the most time; bounded whatever the size of the store."""
     rows = endpoint_rows(spans)
-    samples = [
-        sample
-        for row in rows[:MAX_ENDPOINTS]
-        if (sample := sample_endpoint(spans, row.service, row.endpoint, SAMPLE_SHARE)) is not None
-    ]
+    samples = sample_endpoints(spans, [(row.service, row.endpoint) for row in rows[:MAX_ENDPOINTS]], SAMPLE_SHARE)
     findings: list[Finding] = []
     failed: list[tuple[str, str]] = []
     for detector in detectors():
@@ -65,12 +61,16 @@ class _Fault:
 def findings_of(detector: Detector, samples: Sequence[Sample], window_ns: int) -> list[Finding]:
     """What one detector stands by in these samples."""
     faults: dict[tuple[str, str, str], _Fault] = defaultdict(_Fault)
+    # Samples of callers and callees share traces: each entry span is looked at once.
+    known: dict[int, tuple[Occurrence, ...]] = {}
     for position, sample in enumerate(samples):
         for number, request in enumerate(sample.requests):
             for entry in request.root.walk():
                 if not entry.is_entry:
                     continue
-                for occurrence in detector.occurrences(entry):
+                if id(entry) not in known:
+                    known[id(entry)] = tuple(detector.occurrences(entry))
+                for occurrence in known[id(entry)]:
                     endpoint = "" if detector.across_endpoints else entry.span.endpoint
                     fault = faults[entry.span.service, endpoint, occurrence.operation]
                     edits = fault.edits[position]

@@ -6,7 +6,7 @@ and each carries the number of requests it stands for (stratified sampling; weig
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.semantics import RequestClass
@@ -62,8 +62,36 @@ def tail_quantile(count: int) -> float:
     return 0.99 if count >= MIN_REQUESTS_P99 else 0.95
 
 
+@dataclass(frozen=True)
+class Draw:
+    """Which requests of one endpoint were drawn, before their traces are loaded."""
+
+    service: str
+    endpoint: str
+    total: int
+    tail_quantile: float
+    tail_from_ns: int
+    body_low_ns: int
+    body_high_ns: int
+    rows: tuple[tuple[str, int, int, int], ...]
+    """(trace id, span id, stratum, members of the stratum), by stratum and draw."""
+
+
 def sample_endpoint(spans: Spans, service: str, endpoint: str, share: float = 1.0) -> Sample | None:
     """The sample of one endpoint, None where it has no request in the window; `share` scales the number drawn."""
+    samples = sample_endpoints(spans, [(service, endpoint)], share)
+    return samples[0] if samples else None
+
+
+def sample_endpoints(spans: Spans, endpoints: Sequence[tuple[str, str]], share: float = 1.0) -> list[Sample]:
+    """Samples of several endpoints (service, name) that have requests; a trace that they share is loaded once."""
+    found = [_draw(spans, service, endpoint, share) for service, endpoint in endpoints]
+    draws = [draw for draw in found if draw is not None]
+    traces = linked_traces(spans, [trace_id for draw in draws for trace_id, *_ in draw.rows])
+    return [_sample(draw, traces) for draw in draws]
+
+
+def _draw(spans: Spans, service: str, endpoint: str, share: float) -> Draw | None:
     bounds = spans.rows(
         f"""
         select count(*), {spans.quantile("duration_ns", 0.4)}, {spans.quantile("duration_ns", 0.6)},
@@ -106,14 +134,17 @@ def sample_endpoint(spans: Spans, service: str, endpoint: str, share: float = 1.
         low_ns=low_ns,
         **{f"cap{stratum}": cap for stratum, cap in enumerate(caps)},
     )
-    traces = linked_traces(spans, [row[0] for row in drawn])
-    per_stratum = [0] * len(caps)
-    for row in drawn:
+    return Draw(service, endpoint, total, quantile, tail_ns, low_ns, high_ns, tuple(drawn))
+
+
+def _sample(draw: Draw, traces: Mapping[str, Trace]) -> Sample:
+    per_stratum = [0] * len(_STRATA_CAPS)
+    for row in draw.rows:
         per_stratum[row[2]] += 1
     requests = []
-    for trace_id, span_id, stratum, members in drawn:
+    for trace_id, span_id, stratum, members in draw.rows:
         trace = traces[trace_id]
-        root = _request_root(trace, span_id, service)
+        root = _request_root(trace, span_id, draw.service)
         if root is None:
             continue
         duration_ns = root.duration_ns
@@ -124,11 +155,20 @@ def sample_endpoint(spans: Spans, service: str, endpoint: str, share: float = 1.
                 duration_ns,
                 members / per_stratum[stratum],
                 stratum,
-                in_tail=root.span.duration_ns >= tail_ns,
-                in_body=low_ns <= root.span.duration_ns <= high_ns,
+                in_tail=root.span.duration_ns >= draw.tail_from_ns,
+                in_body=draw.body_low_ns <= root.span.duration_ns <= draw.body_high_ns,
             )
         )
-    return Sample(service, endpoint, total, quantile, tail_ns, low_ns, high_ns, tuple(requests))
+    return Sample(
+        draw.service,
+        draw.endpoint,
+        draw.total,
+        draw.tail_quantile,
+        draw.tail_from_ns,
+        draw.body_low_ns,
+        draw.body_high_ns,
+        tuple(requests),
+    )
 
 
 def _caps(total: int, share: float) -> tuple[int, ...]:
