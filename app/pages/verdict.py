@@ -77,9 +77,7 @@ def _about_finding(overview: Overview, finding: Finding) -> Verdict:
         bound = "" if gain.bound == "about" else f"{gain.bound} "
         saved = f" would save {bound}{duration_text(gain.p99_saved_ns)} at {quantile_name(gain.quantile)}"
     cause = Phrase(_without_stop(finding.title), "fix", fingerprint=finding.fingerprint)
-    return Verdict(
-        "slow", (*opening, Phrase(" Change first: "), cause, Phrase(f"; that{saved}." if saved else "."))
-    )
+    return Verdict("slow", (*opening, Phrase(" Change first: "), cause, Phrase(f"; that{saved}." if saved else ".")))
 
 
 def _without_stop(title: str) -> str:
