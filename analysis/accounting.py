@@ -154,7 +154,7 @@ def _category(node: Node) -> tuple[Category, str]:
                 return Category.DATABASE, f"{span.service} → {span.peer or 'database'}: opening a connection"
             return Category.POOL, f"{span.service}: pool of {span.peer or 'database'}"
         case OperationClass.PRODUCER:
-            return Category.MESSAGING, f"{span.service} → {span.peer or span.operation}"[:MAX_LABEL_LENGTH]
+            return Category.MESSAGING, _short(f"{span.service} → {span.peer or span.operation}")
         case OperationClass.HTTP | OperationClass.RPC if span.kind == Kind.CLIENT:
             callee = next((child.span.service for child in node.children if child.is_entry), "")
             if callee:
@@ -165,7 +165,11 @@ def _category(node: Node) -> tuple[Category, str]:
 
 
 def _called(service: str, peer: str, operation: str) -> str:
-    return (f"{service} → {peer}: {operation}" if peer else f"{service} → {operation}")[:MAX_LABEL_LENGTH]
+    return _short(f"{service} → {peer}: {operation}" if peer else f"{service} → {operation}")
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= MAX_LABEL_LENGTH else label[: MAX_LABEL_LENGTH - 1].rstrip() + "…"
 
 
 def node_category(node: Node) -> Category:

@@ -143,3 +143,10 @@ def test_relabelled_ids_change_nothing(spans: list[Span]) -> None:
         first = [(p.category, p.label, p.duration_ns) for p in request_ledger(build_trace(spans), one).slices]
         second = [(p.category, p.label, p.duration_ns) for p in request_ledger(build_trace(renamed), other).slices]
         assert first == second
+
+
+def test_long_statements_are_cut_where_one_can_see_it() -> None:
+    totals = booked(f"a  GET /x  0..10\n  a  SELECT {'column_name, ' * 30}1  2..8 db")
+    label = next(label for category, label in totals if category == Category.DATABASE)
+    assert len(label) <= 120
+    assert label.endswith("…")
