@@ -231,3 +231,33 @@ class Batch:
         """The batch that `to_ipc` wrote."""
         spans, events, links, resources, scopes = (pa.ipc.open_stream(part).read_all() for part in parts[:5])
         return Batch(spans, events, links, resources, scopes, Tally.from_json(parts[5].decode()))
+
+
+@dataclass(frozen=True, eq=False)
+class BatchGroup:
+    """The batches of several bodies, decoded together: their rows lie one after the other in the tables of `batch`."""
+
+    batch: Batch
+    spans: tuple[int, ...]
+    """How many of the rows are each body's; the same for events and links below."""
+    events: tuple[int, ...]
+    links: tuple[int, ...]
+    tallies: tuple[Tally, ...]
+
+    def batches(self) -> list[Batch]:
+        """One batch a body, without copying rows; each refers to the resources and scopes of all."""
+        found = []
+        span = event = link = 0
+        for spans, events, links, tally in zip(self.spans, self.events, self.links, self.tallies, strict=True):
+            found.append(
+                Batch(
+                    self.batch.spans.slice(span, spans),
+                    self.batch.events.slice(event, events),
+                    self.batch.links.slice(link, links),
+                    self.batch.resources,
+                    self.batch.scopes,
+                    tally,
+                )
+            )
+            span, event, link = span + spans, event + events, link + links
+        return found

@@ -79,9 +79,21 @@ LEFT_OUT = frozenset({"Resource.entity_refs"})
 """OTLP fields that are read past: entity references name attributes of the resource, which are kept themselves."""
 
 
-def _request_class() -> Any:
+def _pool() -> Any:
     file = descriptor_pb2.FileDescriptorProto(name="spanwise/otlp.proto", package=_PACKAGE, syntax="proto3")
-    for message_name, fields in MESSAGES.items():
+    # For decoders of columns: events and links are rare, and bytes cost nothing.
+    raw = {"events": (11, _BYTES, True), "links": (13, _BYTES, True)}
+    messages = MESSAGES | {
+        "RawRequest": {"resource_spans": (1, "RawResourceSpans", True)},
+        "RawResourceSpans": {
+            **MESSAGES["ResourceSpans"],
+            "scope_spans": (2, "RawScopeSpans", True),
+            "instrumentation_library_spans": (1000, "RawScopeSpans", True),
+        },
+        "RawScopeSpans": MESSAGES["ScopeSpans"] | {"spans": (2, "RawSpan", True)},
+        "RawSpan": MESSAGES["Span"] | raw,
+    }
+    for message_name, fields in messages.items():
         message = file.message_type.add(name=message_name)
         for name, (number, kind, repeated) in fields.items():
             field = message.field.add(name=name, number=number)
@@ -92,8 +104,20 @@ def _request_class() -> Any:
                 field.type = kind
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Request"))
+    return pool
 
 
-Request = _request_class()
+_POOL = _pool()
+
+
+def _message_class(name: str) -> Any:
+    return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
+
+
+Request = _message_class("Request")
 """ExportTraceServiceRequest, and TracesData, which has the same fields."""
+
+Event, Link = _message_class("Event"), _message_class("Link")
+
+RAW_REQUEST = _POOL.FindMessageTypeByName(f"{_PACKAGE}.RawRequest")
+"""The same with events and links as bytes, too."""

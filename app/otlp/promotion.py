@@ -31,16 +31,17 @@ _memo: dict[tuple[object, ...], tuple[object, ...]] = {}
 
 
 class EncodedAttributes(NamedTuple):
-    """A span's attributes as they are stored, and the part of them that its typed facts depend on."""
+    """A span's attributes as they are stored, whole and by member, and the part that its typed facts depend on."""
 
     text: str
+    members: tuple[str, ...]
     semantic: str
 
 
 def encode_attributes(attributes: Mapping[str, AttributeValue]) -> EncodedAttributes:
-    """The attributes' JSON text and the memo key; equal for equal maps whatever the order of their keys."""
+    """The attributes' JSON text, its members, and the memo key; texts do not depend on the order of keys."""
     members = {clean(key): member(key, value) for key, value in attributes.items()}
-    return EncodedAttributes(joined(members.values()), semantic_key(members))
+    return EncodedAttributes(joined(members.values()), tuple(members.values()), semantic_key(members))
 
 
 def semantic_key(members: Mapping[str, str]) -> str:

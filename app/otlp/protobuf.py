@@ -1,149 +1,15 @@
-"""OTLP protobuf into batches; a broken attribute or text costs only itself."""
+"""OTLP protobuf into batches: many spans at a time where they look as usual, span by span where they do not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
-from google.protobuf.message import DecodeError as ProtobufError
-
-from app.otlp.attributes import AttributeValue, joined
+from app.otlp.columnar import decode_together
 from app.otlp.columns import Batch
-from app.otlp.descriptors import MESSAGES, Request
-from app.otlp.errors import DecodeError
-from app.otlp.promotion import EncodedAttributes, semantic_key
-from app.otlp.records import BatchBuilder, EventRecord, LinkRecord, ResourceRecord, ScopeRecord, SpanRecord
-from app.otlp.wire import LENGTH, attributes, fields, text
+from app.otlp.protobuf_records import add_protobuf_request, decode_by_record
+
+__all__ = ["add_protobuf_request", "decode_protobuf"]
 
 
 def decode_protobuf(body: bytes) -> Batch:
     """The spans of an ExportTraceServiceRequest. Raises DecodeError where the bytes are none."""
-    builder = BatchBuilder()
-    add_protobuf_request(builder, body)
-    return builder.finish()
-
-
-def add_protobuf_request(builder: BatchBuilder, body: bytes, where: str = "") -> None:
-    """Adds the spans of one request; `where` is put before the place of a refused span. Raises DecodeError."""
-    try:
-        request = Request.FromString(body)
-    except ProtobufError as error:
-        raise DecodeError(_what_is_wrong(body)) from error
-    for resource_spans in request.resource_spans:
-        notes: dict[str, None] = {}
-        resource = builder.resource(
-            _attributes(resource_spans.resource.attributes, notes),
-            resource_spans.resource.dropped_attributes_count,
-            text(resource_spans.schema_url, notes),
-        )
-        for groups in (resource_spans.scope_spans, resource_spans.instrumentation_library_spans):
-            for scope_spans in groups:
-                scope = scope_spans.scope
-                record = builder.scope(
-                    text(scope.name, notes),
-                    text(scope.version, notes),
-                    _attributes(scope.attributes, notes),
-                    scope.dropped_attributes_count,
-                    text(scope_spans.schema_url, notes),
-                )
-                _add_spans(builder, scope_spans.spans, resource, record, where)
-        for note in notes:
-            builder.warn(f"resource or scope of {resource.service}: {note}")
-
-
-def _add_spans(
-    builder: BatchBuilder, spans: Iterable[Any], resource: ResourceRecord, scope: ScopeRecord, where: str
-) -> None:
-    for number, span in enumerate(spans, 1):
-        notes: dict[str, None] = {}
-        found = attributes(span.attributes)
-        members: dict[str, str] = {}
-        values: dict[str, AttributeValue] = {}
-        facts: list[str] = []
-        for key, value, member, semantic, mended in found:
-            members[key] = member
-            values[key] = value
-            if semantic:
-                facts.append(member)
-            if mended:
-                notes.update(dict.fromkeys(mended))
-        encoded = EncodedAttributes(
-            joined(members.values()),
-            "\n".join(sorted(facts)) if len(members) == len(found) else semantic_key(members),
-        )
-        record = SpanRecord(
-            span.trace_id,
-            _id64(span.span_id),
-            text(span.name, notes),
-            span.kind,
-            span.start_time_unix_nano,
-            span.end_time_unix_nano,
-            _id64(span.parent_span_id),
-            text(span.trace_state, notes),
-            span.flags,
-            0,
-            "",
-            values,
-            span.dropped_attributes_count,
-            [_event(event, notes) for event in span.events],
-            span.dropped_events_count,
-            [_link(link, notes) for link in span.links],
-            span.dropped_links_count,
-            encoded=encoded,
-        )
-        if span.HasField("status"):
-            record.status_code, record.status_message = span.status.code, text(span.status.message, notes)
-        if notes:
-            record.notes.extend(notes)
-        builder.add(record, resource, scope, f"{where}, span {number}" if where else "")
-
-
-def _attributes(raws: Iterable[bytes], notes: dict[str, None]) -> dict[str, AttributeValue]:
-    values: dict[str, AttributeValue] = {}
-    for one in attributes(raws):
-        values[one.key] = one.value
-        notes.update(dict.fromkeys(one.notes))
-    return values
-
-
-def _event(event: Any, notes: dict[str, None]) -> EventRecord:
-    return EventRecord(
-        event.time_unix_nano,
-        text(event.name, notes),
-        _attributes(event.attributes, notes),
-        event.dropped_attributes_count,
-    )
-
-
-def _link(link: Any, notes: dict[str, None]) -> LinkRecord:
-    return LinkRecord(
-        link.trace_id or bytes(16),
-        _id64(link.span_id),
-        text(link.trace_state, notes),
-        link.flags,
-        _attributes(link.attributes, notes),
-        link.dropped_attributes_count,
-    )
-
-
-def _id64(raw: bytes) -> int:
-    """An id of 8 bytes; 0 where there is none, -1 for a wrong length, which the builder refuses."""
-    return int.from_bytes(raw, "big") if len(raw) == 8 else 0 if not raw else -1
-
-
-def _what_is_wrong(body: bytes) -> str:
-    if body.lstrip()[:1] in (b"{", b"["):
-        return "the body is JSON, not protobuf: send it with Content-Type: application/json"
-    try:
-        _walk(body, 0, len(body), "Request")
-    except DecodeError as error:
-        return f"not an OTLP trace request in protobuf: {error}"
-    return "not an OTLP trace request in protobuf"
-
-
-def _walk(body: bytes, position: int, end: int, message: str) -> None:
-    """Raises DecodeError at the first fault; Google's parser only says that there is one."""
-    inner = {number: kind for number, kind, _ in MESSAGES[message].values() if isinstance(kind, str)}
-    for number, kind, first, last in fields(body, position, end):
-        if kind == LENGTH and number in inner:
-            _walk(body, first, last, inner[number])
+    together = decode_together([body])
+    return decode_by_record(body) if together is None else together.batch

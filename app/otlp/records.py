@@ -6,7 +6,6 @@ so that the same span gives the same row whatever encoding or file format brough
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,7 +16,9 @@ from analysis.attributes import text
 from analysis.normalise import content_hash64
 from analysis.semantics import ParentOrigin, parent_origin
 from app.otlp.attributes import AttributeValue, attributes_json, clean
-from app.otlp.columns import EVENTS, LINKS, RESOURCES, SCOPES, SPANS, Batch, Rejection, Tally
+from app.otlp.columns import EVENTS, LINKS, RESOURCES, SCOPES, SPANS, Batch
+from app.otlp.counts import Counts
+from app.otlp.hashing import Mask, Words, first_of_each, member_hash_sums, span_hashes
 from app.otlp.promotion import EncodedAttributes, encode_attributes, last_exception, promoted_columns
 
 UNKNOWN_SERVICE = "unknown_service"
@@ -75,11 +76,23 @@ class SpanRecord:
     """`attributes` as they are stored, where a decoder has them already."""
 
 
+class Process(NamedTuple):
+    """The columns that a resource gives to its spans, in the order of `SPANS`."""
+
+    service: str
+    instance: str
+    host: str
+    service_version: str
+
+
 @dataclass(frozen=True, slots=True)
 class ResourceRecord:
     resource_id: int
-    service: str
-    attributes: dict[str, AttributeValue]
+    process: Process
+
+    @property
+    def service(self) -> str:
+        return self.process.service
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,21 +108,17 @@ class BatchBuilder:
     """
 
     def __init__(self) -> None:
-        self._spans: list[tuple[object, ...]] = []
-        self._events: list[tuple[object, ...]] = []
-        self._links: list[tuple[object, ...]] = []
+        self._rows: list[tuple[object, ...]] = []
+        self._members: list[tuple[str, ...]] = []
+        self._events: list[tuple[int, tuple[object, ...]]] = []
+        self._links: list[tuple[int, tuple[object, ...]]] = []
         self._resources: dict[int, tuple[object, ...]] = {}
         self._scopes: dict[int, tuple[object, ...]] = {}
-        self._processes: dict[int, _Process] = {}
-        self._hashes: set[int] = set()
-        self._found = self._joined = self._duplicates = self._other_signals = self._re_identified = 0
-        self._rejected: dict[str, tuple[int, str]] = {}
-        self._unreadable: dict[str, tuple[int, str]] = {}
-        self._warnings: dict[str, None] = {}
-        self._senders: dict[str, None] = {}
+        self._processes: dict[int, Process] = {}
+        self.counts = Counts()
 
     def __len__(self) -> int:
-        return len(self._spans)
+        return len(self._rows)
 
     def resource(
         self, attributes: dict[str, AttributeValue], dropped_attributes_count: int = 0, schema_url: str = ""
@@ -119,13 +128,13 @@ class BatchBuilder:
         if resource_id not in self._resources:
             service = clean(text(attributes, "service.name")) or UNKNOWN_SERVICE
             self._resources[resource_id] = (resource_id, service, json_text, dropped_attributes_count, schema_url)
-            self._processes[resource_id] = _Process(
+            self._processes[resource_id] = Process(
                 service,
                 clean(semantics.process_key(attributes)),
                 clean(semantics.host_key(attributes)),
                 clean(text(attributes, "service.version")),
             )
-        return ResourceRecord(resource_id, self._processes[resource_id].service, attributes)
+        return ResourceRecord(resource_id, self._processes[resource_id])
 
     def scope(
         self,
@@ -142,12 +151,12 @@ class BatchBuilder:
         return ScopeRecord(scope_id, name)
 
     def add(self, span: SpanRecord, resource: ResourceRecord, scope: ScopeRecord, where: str = "") -> bool:
-        """Takes one span; False where it was refused (bad ids, no start time, time out of range) or repeats exactly."""
+        """Takes one span; False where it was refused (bad ids, no start time, time out of range)."""
         reason = _refusal(span)
         if reason:
-            self.reject(reason, where or f"span {self._found + 1} ({resource.service} {clean(span.name)[:80]})")
+            self.reject(reason, where or f"span {self.counts.found + 1} ({resource.service} {clean(span.name)[:80]})")
             return False
-        self._found += 1
+        self.counts.found += 1
         _mend(span)
         encoded = span.encoded or encode_attributes(span.attributes)
         origin = (
@@ -156,13 +165,9 @@ class BatchBuilder:
         events = [_event_row(position, event) for position, event in enumerate(span.events)]
         links = [_link_row(position, link) for position, link in enumerate(span.links)]
         notes = "; ".join(dict.fromkeys(span.notes)) if span.notes else ""
-        span_hash = _span_hash(span, encoded.text, origin, notes, resource.resource_id, scope.scope_id, events, links)
-        if span_hash in self._hashes:
-            self._duplicates += 1
-            return False
-        self._hashes.add(span_hash)
-        process = self._processes[resource.resource_id]
-        self._senders[process.service] = None
+        rest = content_hash64(repr((events, links))) if events or links else 0
+        process = resource.process
+        self.counts.sender(process.service)
         duration_ns = span.end_ns - span.start_ns
         promoted = promoted_columns(
             span.kind,
@@ -176,7 +181,7 @@ class BatchBuilder:
             span.attributes,
             encoded.semantic,
         )
-        self._spans.append(
+        self._rows.append(
             (
                 span.trace_id,
                 span.span_id,
@@ -192,7 +197,7 @@ class BatchBuilder:
                 span.status_code,
                 span.status_message,
                 *promoted[4:],
-                span_hash,
+                rest,
                 resource.resource_id,
                 scope.scope_id,
                 span.trace_state,
@@ -204,92 +209,86 @@ class BatchBuilder:
                 notes,
             )
         )
-        if events or links:
-            identity = (span.trace_id, span.span_id, span_hash)
-            self._events.extend([identity + row for row in events])
-            self._links.extend([identity + row for row in links])
+        self._members.append(encoded.members)
+        row = len(self._rows) - 1
+        self._events.extend([(row, event) for event in events])
+        self._links.extend([(row, link) for link in links])
         return True
 
     def reject(self, reason: str, where: str = "", count: int = 1) -> None:
         """Counts spans that a decoder had to refuse before it could make a record of them."""
-        self._found += count
-        _count(self._rejected, reason, where, count)
+        self.counts.reject(reason, where, count)
 
     def unreadable(self, reason: str, where: str = "") -> None:
         """Counts a line or document that could not be read at all."""
-        _count(self._unreadable, reason, where, 1)
+        self.counts.unreadable(reason, where)
 
     def other_signal(self, count: int = 1) -> None:
         """Counts documents that hold logs, metrics or profiles."""
-        self._other_signals += count
+        self.counts.other_signals += count
 
     def joined(self, count: int = 1) -> None:
         """Counts spans that a format made part of another one (Zipkin's two halves of a shared span)."""
-        self._found += count
-        self._joined += count
+        self.counts.found += count
+        self.counts.joined += count
 
     def re_identified(self, count: int = 1) -> None:
         """Counts spans that were given a new id because theirs was not unique."""
-        self._re_identified += count
+        self.counts.re_identified += count
 
     def warn(self, message: str) -> None:
         """Keeps a remark for the sender, once; at most 32."""
-        if len(self._warnings) < 32:
-            self._warnings[clean(message)] = None
+        self.counts.warn(message)
 
     def finish(self) -> Batch:
-        """The batch; the builder may be used no more."""
-        tally = Tally(
-            found=self._found,
-            accepted=len(self._spans),
-            joined=self._joined,
-            duplicates=self._duplicates,
-            rejected=tuple(Rejection(reason, *rest) for reason, rest in self._rejected.items()),
-            unreadable=tuple(Rejection(reason, *rest) for reason, rest in self._unreadable.items()),
-            other_signals=self._other_signals,
-            re_identified=self._re_identified,
-            warnings=tuple(self._warnings),
-            senders=tuple(list(self._senders)[:32]),
-        )
-        return Batch(
-            _table(self._spans, SPANS),
-            _table(self._events, EVENTS),
-            _table(self._links, LINKS),
+        """The batch, without spans that repeat an earlier one exactly; the builder may be used no more."""
+        columns, hashes = self.span_columns()
+        kept = first_of_each(hashes)
+        spans = pa.table(columns, schema=SPANS)
+        if not kept.all():
+            spans = spans.filter(pa.array(kept))
+        return Batch(spans, *self.other_tables(hashes, kept), self.counts.tally(spans.num_rows))
+
+    def span_columns(self) -> tuple[dict[str, pa.Array], Words]:
+        """The columns of all spans, repeats too, and their hashes."""
+        columns = _arrays(self._rows, SPANS)
+        hashes = span_hashes(columns, member_hash_sums(self._members), columns["span_hash"].to_numpy())
+        columns["span_hash"] = pa.array(hashes)
+        return columns, hashes
+
+    def detail_rows(self) -> tuple[list[int], list[int]]:
+        """For each event and for each link the row of its span."""
+        return [row for row, _ in self._events], [row for row, _ in self._links]
+
+    def other_tables(self, hashes: Words, kept: Mask) -> tuple[pa.Table, pa.Table, pa.Table, pa.Table]:
+        """Events and links of the spans that are kept, resources, scopes."""
+        return (
+            self._details(self._events, EVENTS, hashes, kept),
+            self._details(self._links, LINKS, hashes, kept),
             _table(list(self._resources.values()), RESOURCES),
             _table(list(self._scopes.values()), SCOPES),
-            tally,
         )
 
-
-class _Process(NamedTuple):
-    """The columns that a resource gives to its spans, in the order of `SPANS`."""
-
-    service: str
-    instance: str
-    host: str
-    service_version: str
+    def _details(
+        self, details: list[tuple[int, tuple[object, ...]]], schema: pa.Schema, hashes: Words, kept: Mask
+    ) -> pa.Table:
+        rows = [(*self._rows[row][:2], int(hashes[row]), *values) for row, values in details if kept[row]]
+        return _table(rows, schema)
 
 
 def _table(rows: list[tuple[object, ...]], schema: pa.Schema) -> pa.Table:
+    return pa.table(_arrays(rows, schema), schema=schema) if rows else schema.empty_table()
+
+
+def _arrays(rows: list[tuple[object, ...]], schema: pa.Schema) -> dict[str, pa.Array]:
     columns = list(zip(*rows, strict=True)) or [()] * len(schema)
     # pa.uuid() has no conversion from Python values: 16 bytes each, cast without copying.
-    return pa.table(
-        [
-            pa.ExtensionArray.from_storage(field.type, pa.array(column, field.type.storage_type))
-            if isinstance(field.type, pa.BaseExtensionType)
-            else pa.array(column, field.type)
-            for column, field in zip(columns, schema, strict=True)
-        ],
-        schema=schema,
-    )
-
-
-def _count(counts: dict[str, tuple[int, str]], reason: str, where: str, count: int) -> None:
-    # Reasons may quote the input: 64 different ones tell enough, and answers stay small.
-    if reason not in counts and len(counts) >= 64:
-        reason = "other reasons"
-    known, first = counts.get(reason, (0, clean(where)))
-    counts[reason] = (known + count, first)
+    return {
+        field.name: pa.ExtensionArray.from_storage(field.type, pa.array(column, field.type.storage_type))
+        if isinstance(field.type, pa.BaseExtensionType)
+        else pa.array(column, field.type)
+        for column, field in zip(columns, schema, strict=True)
+    }
 
 
 def _refusal(span: SpanRecord) -> str:
@@ -349,41 +348,6 @@ def _event_row(position: int, event: EventRecord) -> tuple[object, ...]:
 def _link_row(position: int, link: LinkRecord) -> tuple[object, ...]:
     text, state = attributes_json(link.attributes), clean(link.trace_state)
     return position, link.trace_id, link.span_id, state, link.flags, text, link.dropped_attributes_count
-
-
-_FIXED = struct.Struct("<16sQQBBqqIIIIQQ")
-
-
-def _span_hash(
-    span: SpanRecord,
-    attributes: str,
-    origin: str,
-    notes: str,
-    resource_id: int,
-    scope_id: int,
-    events: list[tuple[object, ...]],
-    links: list[tuple[object, ...]],
-) -> int:
-    fixed = _FIXED.pack(
-        span.trace_id,
-        span.span_id,
-        span.parent_span_id,
-        span.kind,
-        span.status_code,
-        span.start_ns,
-        span.end_ns,
-        span.flags,
-        span.dropped_attributes_count,
-        span.dropped_events_count,
-        span.dropped_links_count,
-        resource_id,
-        scope_id,
-    )
-    rest = repr((events, links)) if events or links else ""
-    name, message, state = span.name, span.status_message, span.trace_state
-    # Lengths first: no two contents give the same bytes, whatever characters they hold.
-    lengths = f"{len(name)},{len(message)},{len(state)},{len(origin)},{len(notes)},{len(attributes)},{len(rest)};"
-    return content_hash64(fixed + f"{lengths}{name}{message}{state}{origin}{notes}{attributes}{rest}".encode())
 
 
 def _content_hash(texts: tuple[str, ...], number: int) -> int:
