@@ -24,7 +24,7 @@ from app.otlp.column_facts import Kinds, fact_columns
 from app.otlp.columns import SPANS, Batch, BatchGroup
 from app.otlp.counts import Counts
 from app.otlp.descriptors import RAW_REQUEST, Event, Link
-from app.otlp.hashing import Mask, Positions, Words, first_of_each, segments, span_hashes, sums_by_group
+from app.otlp.hashing import Mask, Positions, Words, first_of_each, mixed, segments, span_hashes, sums_by_group
 from app.otlp.key_values import Members, members_of
 from app.otlp.protobuf_records import resource_record, scope_record, span_record, warn_of
 from app.otlp.records import BatchBuilder, ResourceRecord, ScopeRecord
@@ -251,17 +251,12 @@ class _Attributes:
         self.codes: npt.NDArray[np.int32] = encoded.indices.to_numpy(zero_copy_only=False)
         self.members: Members = members_of(self.raws)
         owners = np.repeat(np.arange(len(self.counts)), self.counts)
-        rows = self.members.rows[self.codes]
-        places = owners * (len(self.members.ranks) + 1) + self.members.ranks[rows]
-        if len(places) > 1 and not (places[1:] > places[:-1]).all():
-            order = np.argsort(places)
-            places, rows = places[order], rows[order]
-        self._rows = rows
+        self._rows, places = _in_order(self.members, self.members.rows[self.codes], owners, self.bounds)
         self.odd = np.zeros(len(self.counts), np.bool_)
         self.odd[owners[1:][places[1:] == places[:-1]]] = True
         if self.members.odd.any():
-            self.odd[owners[self.members.odd[rows]]] = True
-        self.hashes = sums_by_group(self.members.hashes[rows], self.counts)
+            self.odd[owners[self.members.odd[self._rows]]] = True
+        self.hashes = sums_by_group(self.members.hashes[self._rows], self.counts)
 
     def texts(self) -> pa.Array:
         """One JSON text a span."""
@@ -279,6 +274,34 @@ class _Attributes:
         closed = data.copy()
         closed[offsets[1:] - 1] = ord("}")
         return pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(closed)])
+
+
+def _in_order(
+    members: Members, rows: npt.NDArray[np.int32], owners: Positions, bounds: Positions
+) -> tuple[npt.NDArray[np.int32], Positions]:
+    """Members ordered within each span, and where each stands: equal places are equal keys of one span."""
+    ranks = members.ranks[rows]
+    most = int(ranks.max(initial=0)) + 1
+    places = owners * most + ranks
+    if _ascending(places):
+        return rows, places
+    # A sender's spans of one kind have the same keys in the same order: each sequence is sorted once.
+    begins = bounds[:-1]
+    inside = np.arange(len(rows)) - begins[owners]
+    sequences = sums_by_group(mixed((inside * most + ranks).astype(np.uint64)), np.diff(bounds))
+    distinct, firsts, groups = np.unique(sequences, return_index=True, return_inverse=True)
+    if len(distinct) <= len(begins) // 4 + 1:
+        sorted_places = [np.argsort(ranks[begins[first] : bounds[first + 1]], kind="stable") for first in firsts]
+        offsets = np.cumsum([0, *(len(one) for one in sorted_places)])
+        moved = begins[owners] + np.concatenate(sorted_places)[offsets[groups[owners]] + inside]
+        if _ascending(places[moved]):
+            return rows[moved], places[moved]
+    order = np.argsort(places, kind="stable")
+    return rows[order], places[order]
+
+
+def _ascending(places: Positions) -> bool:
+    return bool((places[1:] > places[:-1]).all())
 
 
 def _fields(row: dict[str, Any]) -> SimpleNamespace:
