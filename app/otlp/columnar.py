@@ -23,7 +23,7 @@ from analysis.semantics import ParentOrigin
 from app.otlp.column_facts import Kinds, fact_columns
 from app.otlp.columns import SPANS, Batch, BatchGroup
 from app.otlp.counts import Counts
-from app.otlp.descriptors import RAW_REQUEST, Event, Link
+from app.otlp.descriptors import Event, Link, RawRequest
 from app.otlp.hashing import Mask, Positions, Words, first_of_each, mixed, segments, span_hashes, sums_by_group
 from app.otlp.key_values import Members, members_of
 from app.otlp.protobuf_records import resource_record, scope_record, span_record, warn_of
@@ -31,16 +31,26 @@ from app.otlp.records import BatchBuilder, ResourceRecord, ScopeRecord
 
 _log = logging.getLogger(__name__)
 
-_HANDLER = ptars.HandlerPool([RAW_REQUEST.file]).get_for_message(RAW_REQUEST)
+_HANDLER = ptars.HandlerPool([RawRequest.DESCRIPTOR.file]).get_for_message(RawRequest.DESCRIPTOR)
 
 _ORIGINS = (ParentOrigin.ROOT, ParentOrigin.UNKNOWN, ParentOrigin.LOCAL, ParentOrigin.REMOTE)
+
+_NO_RESOURCE: dict[str, Any] = {"attributes": [], "dropped_attributes_count": 0}
+_NO_SCOPE: dict[str, Any] = {"name": b"", "version": b"", **_NO_RESOURCE}
+_NO_STATUS: dict[str, Any] = {"message": b"", "code": 0}
+"""Messages that a sender left out; ptars gives null for them."""
 
 
 def decode_together(bodies: Sequence[bytes]) -> BatchGroup | None:
     """The spans of several ExportTraceServiceRequests; None where one of the bodies has to go the other way."""
     try:
+        for body in bodies:
+            # Costs a tenth of the rest. ptars takes a group without an end, and what follows it is lost.
+            RawRequest.FromString(body)
         message = _HANDLER.list_to_record_batch(list(bodies))
-    except Exception:  # noqa: BLE001 - whatever the parser does not like is for the other decoder to judge
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # noqa: BLE001 - a panic in Rust is no Exception; the other decoder may do better
         return None
     resource_spans: pa.ListArray = message.column(0)
     libraries = resource_spans.values.field("instrumentation_library_spans")
@@ -94,12 +104,11 @@ class _Group:
             self._sizes[body] = spans[groups[last]] - spans[groups[first]]
             for place in range(first, last):
                 notes: dict[str, None] = {}
-                resource = resource_record(self._builder, _fields(resources[place]), urls[place], notes)
+                resource = resource_record(self._builder, _fields(resources[place] or _NO_RESOURCE), urls[place], notes)
                 for inner in range(groups[place], groups[place + 1]):
                     self._resources.append(resource)
-                    self._scopes.append(
-                        scope_record(self._builder, _fields(scopes[inner]), scope_urls[inner], notes)
-                    )
+                    scope = _fields(scopes[inner] or _NO_SCOPE)
+                    self._scopes.append(scope_record(self._builder, scope, scope_urls[inner], notes))
                 warn_of(self._builder, resource, notes)
 
     def decoded(self) -> BatchGroup:
@@ -135,7 +144,7 @@ class _Group:
             self._per_body(record_bodies[rows][kept_records[rows]])
             for rows in (np.array(rows, np.int64) for rows in self._builder.detail_rows())
         )
-        return BatchGroup(batch, accepted, events, links, tallies)
+        return BatchGroup(batch, accepted, events, links, tallies, (None,) * len(tallies))
 
     def _per_body(self, bodies: Positions) -> tuple[int, ...]:
         return tuple(np.bincount(bodies, minlength=len(self._counts)).tolist())
@@ -161,7 +170,7 @@ class _Group:
             counts.found = place - int(ends[body])
             row["events"] = [Event.FromString(raw) for raw in row["events"]]
             row["links"] = [Link.FromString(raw) for raw in row["links"]]
-            row["status"] = _fields(row["status"])
+            row["status"] = _fields(row["status"] or _NO_STATUS)
             if self._builder.add(span_record(_fields(row)), resource, self._scopes[owner]):
                 taken.append(place)
         for counts, size in zip(self._counts, self._sizes.tolist(), strict=True):

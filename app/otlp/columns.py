@@ -6,6 +6,7 @@ Decoders run in worker processes; a batch crosses to the writer as Arrow IPC byt
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -243,6 +244,24 @@ class BatchGroup:
     events: tuple[int, ...]
     links: tuple[int, ...]
     tallies: tuple[Tally, ...]
+    errors: tuple[str | None, ...]
+    """For each body what is wrong with it; those with an error have no batch."""
+
+    @staticmethod
+    def of(batches: Sequence[Batch], errors: Sequence[str | None]) -> BatchGroup:
+        """Batches that were decoded one by one, and the errors of all bodies."""
+        tables = (
+            pa.concat_tables([schema.empty_table(), *(getattr(batch, name) for batch in batches)])
+            for name, schema in TABLES.items()
+        )
+        return BatchGroup(
+            Batch(*tables),
+            tuple(batch.spans.num_rows for batch in batches),
+            tuple(batch.events.num_rows for batch in batches),
+            tuple(batch.links.num_rows for batch in batches),
+            tuple(batch.tally for batch in batches),
+            tuple(errors),
+        )
 
     def batches(self) -> list[Batch]:
         """One batch a body, without copying rows; each refers to the resources and scopes of all."""

@@ -119,5 +119,5 @@ Request = _message_class("Request")
 
 Event, Link = _message_class("Event"), _message_class("Link")
 
-RAW_REQUEST = _POOL.FindMessageTypeByName(f"{_PACKAGE}.RawRequest")
+RawRequest = _message_class("RawRequest")
 """The same with events and links as bytes, too."""
