@@ -7,45 +7,85 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from app.ingest.decompress import decompress
-from app.ingest.errors import BadPayload
-from app.otlp.columns import Batch
-from app.otlp.errors import DecodeError
+from app.ingest.errors import BadPayload, IngestError
+from app.otlp.columns import Batch, BatchGroup
 from app.otlp.json import decode_json
-from app.otlp.protobuf import decode_protobuf
+from app.otlp.protobuf import decode_bodies, one_by_one
 
 Media = Literal["protobuf", "json"]
 
 
-def decode_body(body: bytes, media: Media, encoding: str, limit_bytes: int) -> list[bytes]:
-    """A request body as the parts of `Batch.to_ipc`. Raises BadPayload, PayloadTooLarge, UnsupportedEncoding."""
-    unpacked = decompress(body, encoding, limit_bytes)
-    try:
-        batch = decode_protobuf(unpacked) if media == "protobuf" else decode_json(unpacked)
-    except DecodeError as error:
-        raise BadPayload(str(error)[:1000]) from error
-    return batch.to_ipc()
+# One job takes several small bodies: its fixed cost is that of about 1,000 spans. Large ones are decoded alone, so that
+# no other sender waits for them.
+_GROUP_BODIES = 32
+_GROUP_BYTES = 2 * 2**20
+_GROUP_UNPACKED_BYTES = 16 * 2**20
+
+
+class Body(NamedTuple):
+    """A request body as it came in."""
+
+    data: bytes
+    media: Media
+    encoding: str
+
+
+def decode_group(bodies: Sequence[Body], limit_bytes: int) -> tuple[list[IngestError | None], list[bytes]]:
+    """What is wrong with each body, and the batches of the others as `BatchGroup.to_ipc`.
+
+    Where a body unpacks to very much, those behind it are left for the next time.
+    """
+    errors: list[IngestError | None] = []
+    unpacked: list[bytes] = []
+    media = bodies[0].media
+    for body in bodies:
+        if sum(map(len, unpacked)) >= _GROUP_UNPACKED_BYTES:
+            break
+        try:
+            unpacked.append(decompress(body.data, body.encoding, limit_bytes))
+            errors.append(None)
+        except IngestError as error:
+            errors.append(error)
+    group = decode_bodies(unpacked) if media == "protobuf" else one_by_one(decode_json, unpacked)
+    told = iter(group.errors)
+    for place, known in enumerate(errors):
+        if known is None and (message := next(told)) is not None:
+            errors[place] = BadPayload(message[:1000])
+    return errors, group.to_ipc()
+
+
+@dataclass(eq=False)
+class _Pending:
+    body: Body
+    future: asyncio.Future[Batch]
 
 
 class Decoders:
-    """A pool of decoding processes that survives the death of one of them."""
+    """A pool of decoding processes that survives the death of one of them; to be used from one event loop."""
 
     def __init__(self, processes: int, limit_bytes: int) -> None:
         self._processes = processes
         self._limit_bytes = limit_bytes
         self._pool: ProcessPoolExecutor | None = None
         self._alone = asyncio.Lock()
+        self._pending: deque[_Pending] = deque()
+        self._jobs: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Starts the processes and waits until they can decode."""
         self._pool = self._new_pool()
         loop = asyncio.get_running_loop()
+        nothing = [Body(b"", "protobuf", "")]
         await asyncio.gather(
-            *(loop.run_in_executor(self._pool, decode_body, b"", "protobuf", "", 0) for _ in range(self._processes))
+            *(loop.run_in_executor(self._pool, decode_group, nothing, 0) for _ in range(self._processes))
         )
 
     def stop(self) -> None:
@@ -55,24 +95,77 @@ class Decoders:
 
     async def decode(self, body: bytes, media: Media, encoding: str) -> Batch:
         """The batch in a body. Raises BadPayload, PayloadTooLarge, UnsupportedEncoding."""
-        pool = self._pool
-        assert pool is not None, "start() comes first"
+        pending = _Pending(Body(body, media, encoding), asyncio.get_running_loop().create_future())
+        self._pending.append(pending)
+        self._start_jobs()
+        return await pending.future
+
+    def _start_jobs(self) -> None:
+        """Hands what waits to the processes that are free: the busier they are, the more goes into one job."""
+        while len(self._jobs) < self._processes and (group := self._next_group()):
+            job = asyncio.create_task(self._decode(group))
+            self._jobs.add(job)
+            job.add_done_callback(self._ended)
+
+    def _ended(self, job: asyncio.Task[None]) -> None:
+        self._jobs.discard(job)
+        if not job.cancelled():
+            self._start_jobs()
+
+    def _next_group(self) -> list[_Pending]:
+        """The next bodies for one job, without those whose senders left."""
+        group: list[_Pending] = []
+        size = 0
+        while self._pending and len(group) < _GROUP_BODIES:
+            one = self._pending[0]
+            if not one.future.done():
+                size += len(one.body.data)
+                if group and (size > _GROUP_BYTES or one.body.media != group[0].body.media):
+                    break
+                group.append(one)
+            self._pending.popleft()
+        return group
+
+    async def _decode(self, group: list[_Pending]) -> None:
         try:
-            return await self._decode_in(pool, body, media, encoding)
+            await self._decode_in(self._started(), group)
         except BrokenProcessPool:
             # A process died (out of memory, killed) and took all bodies with it. Each is tried again alone, so that
             # one that kills its decoder fails by itself.
+            broken = self._started()
             async with self._alone:
-                try:
-                    return await self._decode_in(self._healthy_pool(pool), body, media, encoding)
-                except BrokenProcessPool as error:
-                    self._healthy_pool(self._pool)
-                    raise BadPayload("decoding this body ended its process twice: send smaller batches") from error
+                for one in group:
+                    await self._decode_alone(broken, one)
+        except Exception as error:  # noqa: BLE001 - every sender is answered
+            for one in group:
+                _fail(one, IngestError(f"decoding failed: {type(error).__name__}: {error}"))
 
-    async def _decode_in(self, pool: ProcessPoolExecutor, body: bytes, media: Media, encoding: str) -> Batch:
+    async def _decode_alone(self, broken: ProcessPoolExecutor, one: _Pending) -> None:
+        try:
+            await self._decode_in(self._healthy_pool(broken), [one])
+        except BrokenProcessPool:
+            self._healthy_pool(self._pool)
+            _fail(one, BadPayload("decoding this body ended its process twice: send smaller batches"))
+        except Exception as error:  # noqa: BLE001 - every sender is answered
+            _fail(one, IngestError(f"decoding failed: {type(error).__name__}: {error}"))
+
+    async def _decode_in(self, pool: ProcessPoolExecutor, group: list[_Pending]) -> None:
         loop = asyncio.get_running_loop()
-        parts = await loop.run_in_executor(pool, decode_body, body, media, encoding, self._limit_bytes)
-        return Batch.from_ipc(parts)
+        bodies = [one.body for one in group]
+        errors, parts = await loop.run_in_executor(pool, decode_group, bodies, self._limit_bytes)
+        batches = iter(BatchGroup.from_ipc(parts).batches())
+        for one, error in zip(group, errors, strict=False):
+            if error is not None:
+                _fail(one, error)
+            else:
+                batch = next(batches)
+                if not one.future.done():
+                    one.future.set_result(batch)
+        self._pending.extendleft(reversed(group[len(errors) :]))
+
+    def _started(self) -> ProcessPoolExecutor:
+        assert self._pool is not None, "start() comes first"
+        return self._pool
 
     def _healthy_pool(self, broken: ProcessPoolExecutor | None) -> ProcessPoolExecutor:
         if self._pool is broken or self._pool is None:
@@ -86,6 +179,11 @@ class Decoders:
         return ProcessPoolExecutor(
             self._processes, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_process
         )
+
+
+def _fail(pending: _Pending, error: IngestError) -> None:
+    if not pending.future.done():
+        pending.future.set_exception(error)
 
 
 def _prepare_process() -> None:

@@ -6,8 +6,9 @@ Decoders run in worker processes; a batch crosses to the writer as Arrow IPC byt
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -171,7 +172,11 @@ class Tally:
     @staticmethod
     def from_json(text: str) -> Tally:
         """The tally that `json.dumps(tally.to_json())` wrote."""
-        values = json.loads(text)
+        return Tally.of_json(json.loads(text))
+
+    @staticmethod
+    def of_json(values: Mapping[str, Any]) -> Tally:
+        """The tally of which `to_json` gave the values."""
         return Tally(
             **{
                 **values,
@@ -260,6 +265,24 @@ class BatchGroup:
             tuple(batch.events.num_rows for batch in batches),
             tuple(batch.links.num_rows for batch in batches),
             tuple(batch.tally for batch in batches),
+            tuple(errors),
+        )
+
+    def to_ipc(self) -> list[bytes]:
+        """The parts of `Batch.to_ipc`, then the rest as JSON."""
+        tallies = [tally.to_json() for tally in self.tallies]
+        return [*self.batch.to_ipc(), json.dumps([self.spans, self.events, self.links, tallies, self.errors]).encode()]
+
+    @staticmethod
+    def from_ipc(parts: list[bytes]) -> BatchGroup:
+        """The group that `to_ipc` wrote."""
+        spans, events, links, tallies, errors = json.loads(parts[-1])
+        return BatchGroup(
+            Batch.from_ipc(parts[:-1]),
+            tuple(spans),
+            tuple(events),
+            tuple(links),
+            tuple(Tally.of_json(tally) for tally in tallies),
             tuple(errors),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from app.otlp.columnar import decode_together
 from app.otlp.columns import Batch, BatchGroup
@@ -19,13 +19,16 @@ def decode_protobuf(body: bytes) -> Batch:
 def decode_bodies(bodies: Sequence[bytes]) -> BatchGroup:
     """The spans of several requests, which costs less than one by one; a broken body has its error in the group."""
     together = decode_together(bodies)
-    if together is not None:
-        return together
+    return one_by_one(decode_protobuf, bodies) if together is None else together
+
+
+def one_by_one(decode: Callable[[bytes], Batch], bodies: Sequence[bytes]) -> BatchGroup:
+    """The same with a decoder for single bodies."""
     batches: list[Batch] = []
     errors: list[str | None] = []
     for body in bodies:
         try:
-            batches.append(decode_protobuf(body))
+            batches.append(decode(body))
             errors.append(None)
         except DecodeError as error:
             errors.append(str(error))
