@@ -4,13 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PACKAGES := chromium postgresql redis-server
 
-.PHONY: demo test lint format lock wheel packages clean
+.PHONY: demo test bench-ingest lint format lock wheel packages clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/spanwise demo
 
 test: packages $(VENV)/.test lint
 	$(BIN)/pytest
+
+# Loads this machine for about two minutes.
+bench-ingest: $(VENV)/.test
+	$(BIN)/python -m tests.bench.ingest
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check
