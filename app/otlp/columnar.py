@@ -60,8 +60,7 @@ def decode_together(bodies: Sequence[bytes]) -> BatchGroup | None:
         return _Group(resource_spans).decoded()
     except ProtobufError:
         return None
-    except Exception:
-        # A body must never be lost to a fault of the fast way.
+    except Exception:  # noqa: BLE001 - a body must never be lost to a fault of the fast way
         _log.exception("columnar decoding failed, decoding span by span")
         return None
 
@@ -88,8 +87,8 @@ class _Group:
         self._scopes: list[ScopeRecord] = []
         self._sizes = np.zeros(len(resource_spans), np.int64)
         self._read_references(_bounds(resource_spans))
-        span_counts = np.diff(np.array(_bounds(self._scope_spans.field("spans")), np.int64))
-        self._owners = np.repeat(np.arange(len(self._scope_spans)), span_counts)
+        span_counts = _lengths(self._scope_spans.field("spans"))
+        self._owners: Positions = np.repeat(np.arange(len(self._scope_spans)), span_counts)
 
     def _read_references(self, bodies: list[int]) -> None:
         """Resources and scopes of all bodies in their order, and how many spans each body has."""
@@ -191,7 +190,7 @@ class _Group:
         kinds, codes = _numbers(spans.field("kind")), _numbers(spans.field("status").field("code"))
         odd |= (kinds < 0) | (kinds > 255) | (codes < 0) | (codes > 255)
         for details in ("events", "links"):
-            odd |= np.diff(np.array(_bounds(spans.field(details)), np.int64)) > 0
+            odd |= _lengths(spans.field(details)) > 0
         name, state = _text(spans.field("name")), _text(spans.field("trace_state"))
         message = _text(spans.field("status").field("message"))
         for text in (name, state, message):
@@ -320,6 +319,11 @@ def _fields(row: dict[str, Any]) -> SimpleNamespace:
 def _bounds(lists: pa.ListArray) -> list[int]:
     bounds: list[int] = lists.offsets.to_pylist()
     return bounds
+
+
+def _lengths(lists: pa.ListArray) -> Positions:
+    lengths: Positions = np.diff(np.array(_bounds(lists), np.int64))
+    return lengths
 
 
 def _numbers(array: pa.Array) -> npt.NDArray[Any]:

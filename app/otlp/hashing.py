@@ -76,7 +76,8 @@ def sums_by_group(values: Words, counts: Positions) -> Words:
     running = np.zeros(len(values) + 1, np.uint64)
     np.cumsum(values, out=running[1:])
     ends = np.cumsum(counts)
-    return running[ends] - running[ends - counts]
+    sums: Words = running[ends] - running[ends - counts]
+    return sums
 
 
 def chained(columns: Iterable[npt.NDArray[np.generic]]) -> Words:

@@ -114,7 +114,7 @@ class _Layout:
 
     def taken(self, kinds: Positions, kind: int) -> Mask:
         """Which attributes are of the kind and as short and plain as its maker wants them."""
-        chosen = kinds == kind
+        chosen: Mask = kinds == kind
         if kind == _STRING:
             chosen &= self._at(self.values + 1) == self.sizes - 2
             rows = np.flatnonzero(chosen)

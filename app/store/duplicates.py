@@ -32,8 +32,10 @@ class RecentSpans:
 
     def known(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
         """Which of the hashes are recent."""
-        seen = self._hashes
-        return np.fromiter((value in seen for value in hashes.tolist()), np.bool_, len(hashes))
+        seen, values = self._hashes, hashes.tolist()
+        if seen.isdisjoint(values):
+            return np.zeros(len(values), np.bool_)
+        return np.fromiter((value in seen for value in values), np.bool_, len(values))
 
     def add(self, hashes: Hashes, starts: Times) -> None:
         """Remembers the spans of one committed transaction and forgets the oldest beyond the limit."""
