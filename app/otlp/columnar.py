@@ -253,7 +253,7 @@ class _Attributes:
 
     def __init__(self, lists: pa.ListArray) -> None:
         self.bounds = np.array(_bounds(lists), np.int64)
-        self.counts = np.diff(self.bounds)
+        self.counts = self.bounds[1:] - self.bounds[:-1]
         encoded = lists.values.dictionary_encode()
         self.raws: pa.Array = encoded.dictionary
         self.codes: npt.NDArray[np.int32] = encoded.indices.to_numpy(zero_copy_only=False)
@@ -322,8 +322,8 @@ def _bounds(lists: pa.ListArray) -> list[int]:
 
 
 def _lengths(lists: pa.ListArray) -> Positions:
-    lengths: Positions = np.diff(np.array(_bounds(lists), np.int64))
-    return lengths
+    bounds: Positions = np.array(_bounds(lists), np.int64)
+    return bounds[1:] - bounds[:-1]
 
 
 def _numbers(array: pa.Array) -> npt.NDArray[Any]:
