@@ -84,10 +84,10 @@ def fact_columns(
                 _memo[key] = row
         rows.append(row)
     found = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)
-    taken = pa.array(groups)
-    return {
-        name: pa.array(values, SPANS.field(name).type).take(taken) for name, values in zip(COLUMNS, found, strict=True)
-    }
+    facts = pa.record_batch(
+        [pa.array(values, SPANS.field(name).type) for name, values in zip(COLUMNS, found, strict=True)], COLUMNS
+    )
+    return dict(zip(COLUMNS, facts.take(pa.array(groups)).columns, strict=True))
 
 
 def _keys(spans: Kinds, scope_names: Sequence[str], attributes_of: SpanAttributes) -> Words:

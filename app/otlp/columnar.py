@@ -219,7 +219,7 @@ class _Group:
             "trace_state": state.array,
             "flags": spans.field("flags"),
             "attributes": attributes.texts(),
-            "notes": pa.array([""]).take(pa.array(np.zeros(count, np.int64))),
+            "notes": pa.repeat("", count),
             **facts,
         }
         for dropped in ("attributes", "events", "links"):
@@ -231,21 +231,15 @@ class _Group:
 
     def _owned(self) -> dict[str, pa.Array]:
         """What spans have from their resource and scope."""
-        owners = pa.array(self._owners)
-        processes = [resource.process for resource in self._resources]
-        texts = {
-            "service": [process.service for process in processes],
-            "instance": [process.instance for process in processes],
-            "host": [process.host for process in processes],
-            "service_version": [process.service_version for process in processes],
-            "scope_name": [scope.name for scope in self._scopes],
-        }
-        resources = [resource.resource_id for resource in self._resources]
-        return {
-            **{name: pa.array(values, pa.string()).take(owners) for name, values in texts.items()},
-            "resource_id": pa.array(resources, pa.uint64()).take(owners),
-            "scope_id": pa.array([scope.scope_id for scope in self._scopes], pa.uint64()).take(owners),
-        }
+        names = ("service", "instance", "host", "service_version", "scope_name", "resource_id", "scope_id")
+        rows = [
+            (*resource.process, scope.name, resource.resource_id, scope.scope_id)
+            for resource, scope in zip(self._resources, self._scopes, strict=True)
+        ]
+        columns = zip(*rows, strict=True) if rows else [()] * len(names)
+        arrays = [pa.array(values, SPANS.field(name).type) for name, values in zip(names, columns, strict=True)]
+        taken = pa.record_batch(arrays, names).take(pa.array(self._owners))
+        return dict(zip(names, taken.columns, strict=True))
 
 
 class _Attributes:
