@@ -11,7 +11,10 @@ from app.measuring.recent import CountSeries
 
 _SPANS = (("accepted", "stored", "own_code", ""), ("duplicates", "known already", "unaccounted", ""))
 _REJECTED = ("rejected", "rejected", "failed_attempts", ".")
-_REQUESTS = (("refused", "requests asked to retry", "queue", "/"), ("failed", "requests failed", "blocked_loop", ""))
+_REQUESTS = (
+    ("refused", "requests asked to retry", "queue", "/"),
+    ("failed", "requests refused or failed", "blocked_loop", ""),
+)
 
 
 def ingest_figure(series: CountSeries) -> Figure:

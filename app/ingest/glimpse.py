@@ -15,8 +15,8 @@ import zstandard
 _IN_BYTES = 4096
 _OUT_BYTES = 8192
 _ZSTD_WINDOW_BYTES = 8 * 2**20
-# KeyValue{key: "service.name", value: AnyValue{string_value}} as every sender lays it out; names below 128 bytes.
-_PROTOBUF = re.compile(rb"\x0a\x0cservice\.name\x12[\x02-\x7f]\x0a([\x01-\x7f])(.{0,127})", re.DOTALL)
+# KeyValue{key: "service.name", value: AnyValue{string_value}} as every sender lays it out; names of up to 125 bytes.
+_PROTOBUF = re.compile(rb"\x0a\x0cservice\.name\x12[\x02-\x7f]\x0a([\x01-\x7d])(.{0,125})", re.DOTALL)
 _JSON = re.compile(
     rb'"key"\s{0,8}:\s{0,8}"service\.name"\s{0,8},\s{0,8}"value"\s{0,8}:\s{0,8}\{\s{0,8}"stringValue"\s{0,8}:\s{0,8}'
     rb'("(?:[^"\\]|\\.){1,500}")'

@@ -17,8 +17,8 @@ BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 """Upper bounds of the histogram since the start; one more holds the rest."""
 
 _BOUNDS_NS = tuple(round(bound * 1e9) for bound in BUCKETS_S)
-_PER_DOUBLING = 16
-"""A bucket's middle is off by a factor of 2 ** (1 / 32) at most, which is the promised 2.2 %."""
+_PER_DOUBLING = 32
+"""A bucket is 2.2 % wide, and what stands for it is the mean of what it holds: a value that is alone in it is exact."""
 _SLICES = 30
 
 
@@ -42,7 +42,8 @@ class DurationSummary:
 @dataclass
 class _Slice:
     number: int
-    counts: dict[int, int] = field(default_factory=dict)
+    buckets: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """How many, and their sum."""
     max_ns: int = 0
 
 
@@ -63,27 +64,29 @@ class Durations:
         self._total_ns += duration_ns
         now = self._slice_now()
         bucket = int(math.log2(duration_ns) * _PER_DOUBLING)
-        now.counts[bucket] = now.counts.get(bucket, 0) + 1
+        count, sum_ns = now.buckets.get(bucket, (0, 0))
+        now.buckets[bucket] = count + 1, sum_ns + duration_ns
         now.max_ns = max(now.max_ns, duration_ns)
 
     def summary(self) -> DurationSummary:
         """The window ends now; its far end is cut to a thirtieth of it."""
         first = self._number() - _SLICES + 1
         recent = [each for each in self._slices if each.number >= first]
-        merged: dict[int, int] = {}
+        merged: dict[int, tuple[int, int]] = {}
         for each in recent:
-            for bucket, count in each.counts.items():
-                merged[bucket] = merged.get(bucket, 0) + count
-        longest_ns = max((each.max_ns for each in recent), default=0)
-        p50_ns, p95_ns, p99_ns = (_ranked(merged, q, longest_ns) for q in (0.50, 0.95, 0.99))
+            for bucket, (count, sum_ns) in each.buckets.items():
+                known, known_ns = merged.get(bucket, (0, 0))
+                merged[bucket] = known + count, known_ns + sum_ns
+        count = sum(each for each, _ in merged.values())
+        p50_ns, p95_ns, p99_ns = (_ranked(merged, math.ceil(q * count)) for q in (0.50, 0.95, 0.99))
         buckets = tuple(accumulate(self._since_start))
         return DurationSummary(
             self._window_s,
-            sum(merged.values()),
+            count,
             p50_ns,
             p95_ns,
             p99_ns,
-            longest_ns,
+            max((each.max_ns for each in recent), default=0),
             buckets[-1],
             self._total_ns,
             buckets,
@@ -99,11 +102,11 @@ class Durations:
         return self._slices[-1]
 
 
-def _ranked(counts: dict[int, int], q: float, longest_ns: int) -> int:
-    """The middle of the bucket with the value of rank ⌈q·n⌉, never more than the longest."""
-    rank = math.ceil(q * sum(counts.values()))
-    for bucket in sorted(counts):
-        rank -= counts[bucket]
+def _ranked(buckets: dict[int, tuple[int, int]], rank: int) -> int:
+    """The mean of the bucket with the value of that rank, counted from 1."""
+    for bucket in sorted(buckets):
+        count, sum_ns = buckets[bucket]
+        rank -= count
         if rank <= 0:
-            return min(round(2 ** ((bucket + 0.5) / _PER_DOUBLING)), longest_ns)
+            return round(sum_ns / count)
     return 0

@@ -25,6 +25,14 @@ class CountSeries:
     def total(self, name: str) -> int:
         return sum(self.counts[name])
 
+    def since(self, instant_ns: int, at_least: int) -> CountSeries:
+        """The steps that end after the instant, and never less than so many."""
+        step_ns = self.step_s * _SECOND_NS
+        first = sum(start + step_ns <= instant_ns for start in self.start_ns)
+        first = max(min(first, len(self.start_ns) - at_least), 0)
+        counts = {name: each[first:] for name, each in self.counts.items()}
+        return CountSeries(self.step_s, self.start_ns[first:], counts)
+
 
 class RecentCounts:
     """Named counts of each of the last `seconds` seconds; the caller holds a lock."""

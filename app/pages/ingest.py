@@ -26,6 +26,7 @@ SERVICES_SHOWN = 50
 _SCOPE_IS_READ_S = 2.0
 _LATE_NS = 250_000_000
 _LITTLE_DISK_BYTES = 2**30
+_LEAST_STEPS = 12
 
 REASONS = {
     Reason.QUEUE_FULL: ("The queue was full", "Fewer or larger batches help, and SPANWISE_INGEST_QUEUE_BYTES."),
@@ -89,10 +90,14 @@ def ingest_document(view: View | None, report: SelfReport) -> HTMLResponse:
         report=report,
         stats=stats,
         verdict=verdict(report),
-        window=duration_text(series.window_s * 1e9),
+        window=_minutes(series.window_s),
         stored=series.total("accepted"),
         stored_per_s=series.total("accepted") / max(_seconds_seen(report), 1),
-        figure=ingest_figure(series) if any(map(any, series.counts.values())) else None,
+        busiest_per_s=max(series.counts["accepted"]) / series.step_s,
+        # A server that started a moment ago has no ten minutes to show.
+        figure=ingest_figure(series.since(stats.started_ns, _LEAST_STEPS))
+        if any(map(any, series.counts.values()))
+        else None,
         steps=_steps(series),
         times=[
             _times("Answer", "from a complete body to stored spans: what a sender waits", stats.answer),
@@ -112,8 +117,10 @@ def verdict(report: SelfReport) -> IngestVerdict:
     """What an operator has to know first, with its numbers; later sentences add what makes it worse."""
     first = _first(report)
     more = []
-    if report.loop_lag.max_ns >= _LATE_NS:
-        more.append(f"The event loop was held up for {duration_text(report.loop_lag.max_ns)} in the last 5 minutes.")
+    lag = report.loop_lag
+    if lag.max_ns >= _LATE_NS:
+        late = duration_text(lag.max_ns)
+        more.append(f"The event loop was held up for {late} in the last {_minutes(lag.window_s)}.")
     free = report.store.free_disk_bytes
     if free is not None and free < _LITTLE_DISK_BYTES:
         more.append(f"Only {bytes_text(free)} of disk are free.")
@@ -133,11 +140,11 @@ def _first(report: SelfReport) -> IngestVerdict:
     if report.queue_full:
         held = f"{bytes_text(stats.queued_bytes)} in {count_text(stats.queued_requests)} requests"
         return IngestVerdict("slow", f"The queue is full ({held}): senders are asked to retry until there is room.")
-    window = f"in the last {duration_text(series.window_s * 1e9)}"
+    window = f"in the last {_minutes(series.window_s)}"
     lost = [
         f"{_counted(series.total('refused'), 'request')} asked to retry",
-        f"{_counted(series.total('failed'), 'request')} not stored for good",
-        f"{_counted(series.total('rejected'), 'span')} rejected out of {count_text(series.total('received'))}",
+        f"{_counted(series.total('failed'), 'request')} refused or failed for good",
+        f"{count_text(series.total('rejected'))} of {_counted(series.total('received'), 'span')} rejected",
     ]
     named = [
         text for text, count in zip(lost, map(series.total, ("refused", "failed", "rejected")), strict=True) if count
@@ -158,6 +165,10 @@ def _before(report: SelfReport) -> str:
     if latest is None:
         return f", and no span since the start {_ago(report, report.ingest.started_ns)}"
     return f"; the last spans came {_ago(report, latest.last_ns)}, from {latest.service}"
+
+
+def _minutes(seconds: int) -> str:
+    return f"{seconds // 60} min"
 
 
 def _counted(count: int, noun: str) -> str:
