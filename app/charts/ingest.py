@@ -13,7 +13,7 @@ _SPANS = (("accepted", "stored", "own_code", ""), ("duplicates", "known already"
 _REJECTED = ("rejected", "rejected", "failed_attempts", ".")
 _REQUESTS = (
     ("refused", "requests asked to retry", "queue", "/"),
-    ("failed", "requests refused or failed", "blocked_loop", ""),
+    ("failed", "requests failed", "blocked_loop", ""),
 )
 
 
@@ -45,7 +45,7 @@ def ingest_figure(series: CountSeries) -> Figure:
     return {
         "data": data,
         "layout": layout(
-            280 if lower else 220, barmode="stack", bargap=0.1, showlegend=True, meta={"time_axis": True}, **axes
+            300 if lower else 220, barmode="stack", bargap=0.1, showlegend=True, meta={"time_axis": True}, **axes
         ),
     }
 
