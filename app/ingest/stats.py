@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-import pyarrow.compute as pc
+import numpy as np
 
 from app.ingest.errors import Reason
 from app.ingest.refusals import RETRIED, Refusals, RefusedRequests, RejectedSpans, shortened
@@ -73,8 +73,12 @@ def spans_by_service(batch: Batch) -> dict[str, int]:
     senders = batch.tally.senders
     if len(senders) <= 1:
         return dict.fromkeys(senders, batch.span_count)
-    counted = pc.value_counts(batch.spans["service"]).to_pylist()
-    return dict.fromkeys(senders, 0) | {row["values"]: row["counts"] for row in counted}
+    counts = np.bincount(batch.spans["shape"].to_numpy())
+    shapes = np.flatnonzero(counts)
+    found = dict.fromkeys(senders, 0)
+    for service, spans in zip(batch.shapes["service"].take(shapes).to_pylist(), counts[shapes].tolist(), strict=True):
+        found[service] = found.get(service, 0) + spans
+    return found
 
 
 class Counters:
