@@ -12,10 +12,15 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
+
+import pyarrow as pa
 
 from app.ingest.decompress import decompress
 from app.ingest.errors import BadPayload, IngestError
+from app.ingest.freed_memory import keep_freed_memory
+from app.ingest.parcels import SMALL_BYTES, Parcel, ParcelLost, pack, release, unpack
 from app.otlp.columns import Batch, BatchGroup
 from app.otlp.json import decode_json
 from app.otlp.protobuf import decode_bodies, one_by_one
@@ -25,6 +30,7 @@ Media = Literal["protobuf", "json"]
 
 # One job takes several small bodies: its fixed cost is that of about 1,000 spans. Large ones are decoded alone, so that
 # no other sender waits for them.
+MAX_PROCESSES = 64
 _GROUP_BODIES = 32
 _GROUP_BYTES = 2 * 2**20
 _GROUP_UNPACKED_BYTES = 16 * 2**20
@@ -38,7 +44,7 @@ class Body(NamedTuple):
     encoding: str
 
 
-def decode_group(bodies: Sequence[Body], limit_bytes: int) -> tuple[list[IngestError | None], list[bytes]]:
+def decode_group(bodies: Sequence[Body], limit_bytes: int) -> tuple[list[IngestError | None], list[pa.Buffer]]:
     """What is wrong with each body, and the batches of the others as `BatchGroup.to_ipc`.
 
     Where a body unpacks to very much, those behind it are left for the next time.
@@ -62,6 +68,31 @@ def decode_group(bodies: Sequence[Body], limit_bytes: int) -> tuple[list[IngestE
     return errors, group.to_ipc()
 
 
+def decode_parcel(
+    kinds: Sequence[tuple[Media, str]], parcel: Parcel, limit_bytes: int, shared: bool
+) -> tuple[list[IngestError | None], Parcel]:
+    """`decode_group` of the bodies in a parcel, with its batches in another one."""
+    bodies = [Body(data, *kind) for data, kind in zip(unpack(parcel), kinds, strict=True)]
+    errors, parts = decode_group(bodies, limit_bytes)
+    return errors, _kept(pack(parts, shared=shared))
+
+
+def echo(parcel: Parcel) -> Parcel:
+    """The same bytes in a parcel of this process."""
+    return _kept(pack(unpack(parcel), shared=True))
+
+
+_packed: deque[Parcel] = deque()
+
+
+def _kept(parcel: Parcel) -> Parcel:
+    _packed.append(parcel)
+    # The server has at most one job a process under way until it has unpacked what came of it; then the file is empty.
+    while len(_packed) > MAX_PROCESSES:
+        release(_packed.popleft())
+    return parcel
+
+
 @dataclass(eq=False)
 class _Pending:
     body: Body
@@ -72,7 +103,8 @@ class Decoders:
     """A pool of decoding processes that survives the death of one of them; to be used from one event loop."""
 
     def __init__(self, processes: int, limit_bytes: int) -> None:
-        self._processes = processes
+        self._processes = min(processes, MAX_PROCESSES)
+        self._shared = False
         self._limit_bytes = limit_bytes
         self._pool: ProcessPoolExecutor | None = None
         self._alone = asyncio.Lock()
@@ -83,10 +115,23 @@ class Decoders:
         """Starts the processes and waits until they can decode."""
         self._pool = self._new_pool()
         loop = asyncio.get_running_loop()
-        nothing = [Body(b"", "protobuf", "")]
+        nothing = pack([b""], shared=False)
+        kinds: list[tuple[Media, str]] = [("protobuf", "")]
         await asyncio.gather(
-            *(loop.run_in_executor(self._pool, decode_group, nothing, 0) for _ in range(self._processes))
+            *(loop.run_in_executor(self._pool, decode_parcel, kinds, nothing, 0, False) for _ in range(self._processes))
         )
+        self._shared = hasattr(os, "memfd_create") and await self._echoes()
+
+    async def _echoes(self) -> bool:
+        """Whether the processes can open each other's memory files."""
+        sent = pack([bytes(SMALL_BYTES)], shared=True)
+        try:
+            back = await asyncio.get_running_loop().run_in_executor(self._pool, echo, sent)
+            return len(unpack(back)[0]) == SMALL_BYTES
+        except ParcelLost:
+            return False
+        finally:
+            release(sent)
 
     def stop(self) -> None:
         """Ends the processes; bodies that are being decoded are given up."""
@@ -151,9 +196,17 @@ class Decoders:
 
     async def _decode_in(self, pool: ProcessPoolExecutor, group: list[_Pending]) -> None:
         loop = asyncio.get_running_loop()
-        bodies = [one.body for one in group]
-        errors, parts = await loop.run_in_executor(pool, decode_group, bodies, self._limit_bytes)
-        batches = iter(BatchGroup.from_ipc(parts).batches())
+        kinds = [(one.body.media, one.body.encoding) for one in group]
+        sent = pack([one.body.data for one in group], shared=self._shared)
+        try:
+            job = partial(decode_parcel, kinds, sent, self._limit_bytes, self._shared)
+            errors, parcel = await loop.run_in_executor(pool, job)
+            parts = unpack(parcel)
+        except ParcelLost as lost:
+            raise BrokenProcessPool(str(lost)) from lost
+        finally:
+            release(sent)
+        batches = iter(BatchGroup.from_ipc([pa.py_buffer(part) for part in parts]).batches())
         for one, error in zip(group, errors, strict=False):
             if error is not None:
                 _fail(one, error)
@@ -189,6 +242,7 @@ def _fail(pending: _Pending, error: IngestError) -> None:
 def _prepare_process() -> None:
     # Ctrl-C reaches the whole group; the server alone decides when to end, after draining.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
