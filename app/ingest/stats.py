@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.otlp.columns import Tally
 
@@ -37,6 +37,10 @@ class IngestStats:
     """When that was."""
     last_received_ns: dict[str, int]
     """When each service's spans last came, the latest 256 services."""
+    other_signal_requests: dict[str, int] = field(default_factory=dict)
+    """Requests of "metrics" and "logs", which are answered and not kept."""
+    other_signal_items: dict[str, int] = field(default_factory=dict)
+    """The data points and log records in them."""
 
 
 class Counters:

@@ -96,14 +96,6 @@ def test_a_message_over_the_limit_is_not_to_be_sent_again(channel: grpc.Channel,
     assert "google.rpc.retryinfo-bin" not in dict(error.trailing_metadata())
 
 
-@pytest.mark.parametrize(("signal", "variable"), [("metrics", "OTEL_METRICS_EXPORTER"), ("logs", "OTEL_LOGS_EXPORTER")])
-def test_other_signals_say_how_to_switch_them_off(channel: grpc.Channel, signal: str, variable: str) -> None:
-    method = f"/opentelemetry.proto.collector.{signal}.v1.{signal.title()}Service/Export"
-    error = failure(channel, b"", method)
-    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert f"{variable}=none" in error.details()
-
-
 def test_unknown_methods_are_unimplemented(channel: grpc.Channel) -> None:
     assert failure(channel, b"", "/some.Service/Method").code() is grpc.StatusCode.UNIMPLEMENTED
 
