@@ -44,7 +44,7 @@ def checked(signal: OtherSignal, body: Body, limit_bytes: int) -> int:
 class OtherSignals:
     """Takes requests of metrics and logs so that services which send all three signals hear no error.
 
-    They are checked in a decoding process, because 64 MiB of JSON would hold the event loop up for two seconds (protobuf:
+    They are checked in a decoding process, because 64 MiB of JSON would hold the loop up for two seconds (protobuf:
     0.2), and one at a time, because what is kept comes first.
     """
 
