@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
@@ -18,7 +19,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from app.ingest.decoding import Media
-from app.ingest.errors import BadPayload, IngestError, Overloaded, PayloadTooLarge, UnsupportedEncoding
+from app.ingest.errors import BadPayload, IngestError, Overloaded, PayloadTooLarge, Reason, UnsupportedEncoding
+from app.ingest.glimpse import service_glimpsed
 from app.ingest.ingest import Ingest
 from app.otlp.other_signals import OtherSignal
 from app.receivers.status import (
@@ -78,6 +80,11 @@ def failure(headers: Headers, http_status: int, message: str, **more: str) -> Re
 
 
 _OTHER_SIGNALS: dict[str, OtherSignal] = {"/v1/metrics": "metrics", "/v1/logs": "logs"}
+_NotStored = Callable[[Reason, str, Sequence[str]], None]
+
+
+def _uncounted(_reason: Reason, _message: str, _services: Sequence[str]) -> None:
+    """Refused metrics and logs do not count: the numbers of refused requests are of traces."""
 
 
 class Receiver:
@@ -104,14 +111,16 @@ class Receiver:
         if request.method != "POST":
             message = f"{request.method} is not defined here: send {other_signal or 'traces'} by POST."
             return failure(headers, HTTPStatus.METHOD_NOT_ALLOWED, message, Allow="POST")
+        ingest: Ingest = request.app.state.ingest
+        not_stored = _uncounted if other_signal else ingest.not_stored
         sent = media_type(headers)
         if sent not in _MEDIA:
             shown = f"Content-Type {cut(sent, 100)!r} is not understood" if sent else "The Content-Type is missing"
+            not_stored(Reason.UNSUPPORTED_MEDIA, shown, ())
             return failure(headers, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"{shown}: send {PROTOBUF} or {JSON}.")
         settings: Settings = request.app.state.settings
-        ingest: Ingest = request.app.state.ingest
         try:
-            body = await self._body(request, settings)
+            body = await self._body(request, settings, not_stored)
             media: Media = "json" if sent == JSON else "protobuf"
             encoding = headers.get("content-encoding", "")
             if other_signal:
@@ -138,17 +147,17 @@ class Receiver:
             return failure(headers, HTTPStatus.REQUEST_TIMEOUT, message, Connection="close")
         return Response(export_body(export_response(tally), sent), media_type=sent)
 
-    async def _body(self, request: Request, settings: Settings) -> bytes:
+    async def _body(self, request: Request, settings: Settings, not_stored: _NotStored) -> bytes:
         """The whole body; raises TimeoutError, and before more is held than may be, PayloadTooLarge or Overloaded."""
         too_large = PayloadTooLarge(
             f"The body is larger than {settings.max_body_bytes} bytes: send smaller batches "
             "(OTEL_BSP_MAX_EXPORT_BATCH_SIZE) or raise SPANWISE_MAX_BODY_BYTES."
         )
         declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and (len(declared) > 18 or int(declared) > settings.max_body_bytes):
-            raise too_large
         body = bytearray()
         try:
+            if declared.isdecimal() and (len(declared) > 18 or int(declared) > settings.max_body_bytes):
+                raise too_large
             async with asyncio.timeout(settings.body_timeout_s):
                 async for chunk in request.stream():
                     body += chunk
@@ -157,8 +166,18 @@ class Receiver:
                         raise too_large
                     # A body that is alone always fits: the limit on one body is another one.
                     if self._receiving_bytes > max(settings.ingest_queue_bytes, len(body)):
-                        raise Overloaded("too many bodies are arriving at once", _RETRY_AFTER_S)
+                        raise Overloaded("too many bodies are arriving at once", _RETRY_AFTER_S, Reason.ARRIVING)
             return bytes(body)
+        except IngestError as error:
+            encoding = request.headers.get("content-encoding", "")
+            not_stored(error.reason, str(error), service_glimpsed(body, encoding))
+            raise
+        except TimeoutError:
+            not_stored(Reason.BODY_TIMEOUT, f"the body did not arrive within {settings.body_timeout_s:g} s", ())
+            raise
+        except ClientDisconnect:
+            not_stored(Reason.SENDER_LEFT, "the sender left before the body was complete", ())
+            raise
         finally:
             self._receiving_bytes -= len(body)
 

@@ -215,7 +215,7 @@ def test_they_give_way_to_traces_in_a_queue_that_is_half_full(store: Store) -> N
         logs = ingest.other_signals.submit("logs", b"", media="protobuf", encoding="", timeout_s=1)
         with pytest.raises(Overloaded, match="the queue is full"):
             await logs
-        assert ingest.stats().refused_requests == 1
+        assert ingest.stats().refused_requests == 0
         ingest._hold(30, 1)
 
     asyncio.run(submit())

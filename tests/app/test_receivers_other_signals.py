@@ -43,6 +43,12 @@ def counted(client: httpx.Client, signal: str) -> tuple[int, int]:
     return status["other_signal_requests"][signal], status["other_signal_items"][signal]
 
 
+def not_stored(client: httpx.Client) -> int:
+    """Requests of traces that were refused or failed so far."""
+    ingest = client.get("/api/ingest").json()["ingest"]
+    return int(ingest["refused_requests"]) + int(ingest["failed_requests"])
+
+
 def signal_of(path: str) -> str:
     return path.split("/")[2]
 
@@ -110,7 +116,7 @@ FAILURES = [
 def test_failures_are_statuses_in_the_encoding_of_the_request_and_not_counted(
     client: httpx.Client, path: str, method: str, headers: dict[str, str], body: bytes, status: int, code: int
 ) -> None:
-    before = counted(client, signal_of(path))
+    before, traces_before = counted(client, signal_of(path)), not_stored(client)
     response = client.request(method, path, headers=headers, content=body)
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == (PROTOBUF if headers.get("Content-Type") == PROTOBUF else JSON)
@@ -122,6 +128,7 @@ def test_failures_are_statuses_in_the_encoding_of_the_request_and_not_counted(
     assert answer.code == code
     assert answer.message
     assert counted(client, signal_of(path)) == before
+    assert not_stored(client) == traces_before
 
 
 def method_of(signal: str) -> str:
@@ -152,7 +159,7 @@ def test_they_are_answered_over_grpc_too(
 def test_failures_over_grpc_are_not_to_be_sent_again(
     client: httpx.Client, channel: grpc.Channel, signal: str, body: bytes, code: grpc.StatusCode
 ) -> None:
-    before = counted(client, signal)
+    before, traces_before = counted(client, signal), not_stored(client)
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary(method_of(signal))(body, timeout=20, wait_for_ready=True)
     assert caught.value.code() is code
@@ -161,3 +168,18 @@ def test_failures_over_grpc_are_not_to_be_sent_again(
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         assert Status.FromString(trailers["grpc-status-details-bin"]).code == 3
     assert counted(client, signal) == before
+    assert not_stored(client) == traces_before
+
+
+@pytest.mark.parametrize("signal", MADE)
+def test_the_ingest_page_and_the_metrics_tell_what_was_not_kept(client: httpx.Client, signal: str) -> None:
+    body = MADE[signal](3).SerializeToString()
+    assert client.post(f"/v1/{signal}", content=body, headers={"Content-Type": PROTOBUF}).status_code == 200
+    requests, items = counted(client, signal)
+    page = client.get("/ingest")
+    assert page.status_code == 200
+    assert f'<th scope="row">{signal}</th>' in page.text
+    assert f"OTEL_{signal.upper()}_EXPORTER=none" in page.text
+    metrics = client.get("/metrics").text.splitlines()
+    assert f'spanwise_other_signal_requests_total{{signal="{signal}"}} {requests:.1f}' in metrics
+    assert f'spanwise_other_signal_items_total{{signal="{signal}"}} {items:.1f}' in metrics
