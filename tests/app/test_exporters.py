@@ -7,17 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.app.exporters import install, send_by_javascript, send_by_python
+from tests.app.exporters import send_by_javascript, send_by_python
 from tests.server import Server
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def javascript() -> None:
-    """JavaScript's exporters, or a skip that says why not."""
-    if reason := install():
-        pytest.skip(reason)
 
 
 def asked(server: Server, path: str, **parameters: str) -> Any:
