@@ -300,6 +300,9 @@ def test_a_sender_that_leaves_in_the_middle_stores_nothing_and_holds_nothing(tmp
             raw.sendall(head_of(f"Content-Length: {len(last)}") + last)
             assert Answers(raw).next() == (200, b"")
         assert server.live_spans() == 2
+        with server.client() as client:
+            ingest = client.get("/api/ingest").json()["ingest"]
+        assert (ingest["queued_bytes"], ingest["queued_requests"], ingest["oldest_wait_ns"]) == (0, 0, 0)
         assert "Traceback" not in server.log.read_text()
 
 
