@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,11 +94,9 @@ def free_bytes(data: str) -> int:
 
 
 def _other_signals(stats: IngestStats) -> tuple[OtherSignal, ...]:
-    requests: Mapping[str, int] = getattr(stats, "other_signal_requests", {})
-    items: Mapping[str, int] = getattr(stats, "other_signal_items", {})
     return tuple(
-        OtherSignal(signal, count, items.get(signal, 0), f"OTEL_{signal.upper()}_EXPORTER=none")
-        for signal, count in sorted(requests.items())
+        OtherSignal(signal, count, stats.other_signal_items[signal], f"OTEL_{signal.upper()}_EXPORTER=none")
+        for signal, count in sorted(stats.other_signal_requests.items())
         if count
     )
 

@@ -8,12 +8,12 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -26,6 +26,7 @@ from app.otlp.json import decode_json
 from app.otlp.protobuf import decode_bodies, one_by_one
 
 Media = Literal["protobuf", "json"]
+Outcome = TypeVar("Outcome")
 
 
 # One job takes several small bodies: its fixed cost is that of about 1,000 spans. Large ones are decoded alone, so that
@@ -34,6 +35,7 @@ MAX_PROCESSES = 64
 _GROUP_BODIES = 32
 _GROUP_BYTES = 2 * 2**20
 _GROUP_UNPACKED_BYTES = 16 * 2**20
+_FATAL = "decoding this body ended its process twice: send smaller batches"
 
 
 class Body(NamedTuple):
@@ -145,6 +147,21 @@ class Decoders:
         self._start_jobs()
         return await pending.future
 
+    async def run(self, job: Callable[[], Outcome]) -> Outcome:
+        """One job of another kind in a decoding process. Raises what the job raises; BadPayload where it kills two."""
+        loop = asyncio.get_running_loop()
+        pool = self._started()
+        try:
+            return await loop.run_in_executor(pool, job)
+        except BrokenProcessPool:
+            # As in _decode: another body may have been the reason.
+            async with self._alone:
+                try:
+                    return await loop.run_in_executor(self._healthy_pool(pool), job)
+                except BrokenProcessPool:
+                    self._healthy_pool(self._pool)
+                    raise BadPayload(_FATAL) from None
+
     def _start_jobs(self) -> None:
         """Hands what waits to the processes that are free: the busier they are, the more goes into one job."""
         while len(self._jobs) < self._processes and (group := self._next_group()):
@@ -190,7 +207,7 @@ class Decoders:
             await self._decode_in(self._healthy_pool(broken), [one])
         except BrokenProcessPool:
             self._healthy_pool(self._pool)
-            _fail(one, BadPayload("decoding this body ended its process twice: send smaller batches"))
+            _fail(one, BadPayload(_FATAL))
         except Exception as error:  # noqa: BLE001 - every sender is answered
             _fail(one, IngestError(f"decoding failed: {type(error).__name__}: {error}"))
 

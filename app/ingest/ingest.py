@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from app.ingest.decoding import Decoders, Media
 from app.ingest.errors import IngestError, Overloaded, Reason
 from app.ingest.glimpse import service_glimpsed
+from app.ingest.other_signals import OtherSignals
 from app.ingest.stats import Counters, IngestStats, spans_by_service
 from app.otlp.columns import Batch, Tally
 from app.store.base import LIVE, Store, StoreBusy, StoreError
@@ -56,6 +57,8 @@ class Ingest:
         self._store = store
         self._limits = limits or IngestLimits()
         self._decoders = Decoders(self._limits.decoders, self._limits.body_bytes)
+        # Half of the room at most: what is not kept gives way to what is.
+        self.other_signals = OtherSignals(self._decoders, self._limits.body_bytes, lambda size: _Held(self, size, 2))
         self._changed = threading.Condition()
         self._queue: deque[_Waiting] = deque()
         self._held_bytes = 0
@@ -108,7 +111,9 @@ class Ingest:
     def stats(self) -> IngestStats:
         """What was counted so far."""
         with self._changed:
-            return self._counters.snapshot(self._held_bytes, self._held_requests)
+            stats = self._counters.snapshot(self._held_bytes, self._held_requests)
+        others = self.other_signals.counted()
+        return replace(stats, other_signal_requests=others.requests, other_signal_items=others.items)
 
     def not_stored(self, reason: Reason, message: str, services: Sequence[str] = ()) -> None:
         """Counts a request that was refused; those that `submit` refuses are counted already."""
@@ -160,14 +165,16 @@ class Ingest:
             self._changed.notify_all()
         return waiting.future
 
-    def _hold(self, size: int) -> None:
+    def _hold(self, size: int, part: int) -> None:
+        """Takes room for one request where one part of all the room, say the half for 2, is not full yet."""
         with self._changed:
             if not self._taking:
                 message = "the server is not taking spans: it is starting or stopping"
                 raise Overloaded(message, RETRY_AFTER_S, Reason.NOT_TAKING)
             requests, held = self._held_requests, self._held_bytes
             # A single body always fits: the limit on one body is another one.
-            if requests >= self._limits.held_requests or (requests and held + size > self._limits.held_bytes):
+            full = requests >= self._limits.held_requests // part
+            if full or (requests and held + size > self._limits.held_bytes // part):
                 raise Overloaded("the queue is full", RETRY_AFTER_S)
             self._held_requests += 1
             self._held_bytes += size
@@ -270,8 +277,8 @@ class _Sent:
 class _Held:
     """What one request holds of the bounds, until it is handed to the writer or given back."""
 
-    def __init__(self, ingest: Ingest, size: int) -> None:
-        ingest._hold(size)
+    def __init__(self, ingest: Ingest, size: int, part: int = 1) -> None:
+        ingest._hold(size, part)
         self._ingest = ingest
         self._size = size
         self._mine = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -66,6 +66,10 @@ class IngestStats:
     """What the store said when it last failed, empty when the last commit succeeded."""
     last_error_ns: int
     """When that was."""
+    other_signal_requests: dict[str, int] = field(default_factory=dict)
+    """Requests of "metrics" and "logs", which are answered and not kept."""
+    other_signal_items: dict[str, int] = field(default_factory=dict)
+    """The data points and log records in them."""
 
 
 def spans_by_service(batch: Batch) -> dict[str, int]:

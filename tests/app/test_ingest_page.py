@@ -62,7 +62,7 @@ def test_the_verdict_says_what_matters_most() -> None:
             "The queue is full (256 MiB in 0 requests): senders are asked",
         ),
         (
-            replace(received(), ingest=report("disk full").ingest),
+            report("disk full"),
             "broken",
             "The last spans that came, 3.00 s ago, were not stored: disk full.",
         ),
