@@ -20,7 +20,7 @@ import pyarrow as pa
 from app.ingest.decompress import decompress
 from app.ingest.errors import BadPayload, IngestError
 from app.ingest.freed_memory import keep_freed_memory
-from app.ingest.parcels import SMALL_BYTES, Parcel, ParcelLost, pack, release, unpack
+from app.ingest.parcels import SMALL_BYTES, MemoryFile, Parcel, ParcelLost, inline, unpack
 from app.otlp.columns import Batch, BatchGroup
 from app.otlp.json import decode_json
 from app.otlp.protobuf import decode_bodies, one_by_one
@@ -31,7 +31,6 @@ Outcome = TypeVar("Outcome")
 
 # One job takes several small bodies: its fixed cost is that of about 1,000 spans. Large ones are decoded alone, so that
 # no other sender waits for them.
-MAX_PROCESSES = 64
 _GROUP_BODIES = 32
 _GROUP_BYTES = 2 * 2**20
 _GROUP_UNPACKED_BYTES = 16 * 2**20
@@ -71,28 +70,30 @@ def decode_group(bodies: Sequence[Body], limit_bytes: int) -> tuple[list[IngestE
 
 
 def decode_parcel(
-    kinds: Sequence[tuple[Media, str]], parcel: Parcel, limit_bytes: int, shared: bool
+    kinds: Sequence[tuple[Media, str]], parcel: Parcel, limit_bytes: int, files: int
 ) -> tuple[list[IngestError | None], Parcel]:
-    """`decode_group` of the bodies in a parcel, with its batches in another one."""
+    """`decode_group` of the bodies in a parcel, with its batches in another one; `files` as in `_packed`."""
     bodies = [Body(data, *kind) for data, kind in zip(unpack(parcel), kinds, strict=True)]
     errors, parts = decode_group(bodies, limit_bytes)
-    return errors, _kept(pack(parts, shared=shared))
+    return errors, _packed(parts, files)
 
 
 def echo(parcel: Parcel) -> Parcel:
     """The same bytes in a parcel of this process."""
-    return _kept(pack(unpack(parcel), shared=True))
+    return _packed(unpack(parcel), 1)
 
 
-_packed: deque[Parcel] = deque()
+_files: deque[MemoryFile] = deque()
 
 
-def _kept(parcel: Parcel) -> Parcel:
-    _packed.append(parcel)
-    # The server has at most one job a process under way until it has unpacked what came of it; then the file is empty.
-    while len(_packed) > MAX_PROCESSES:
-        release(_packed.popleft())
-    return parcel
+def _packed(parts: Sequence[pa.Buffer | bytes], files: int) -> Parcel:
+    """A parcel that is good until this process has packed as many more as there are `files`; with 0 inline."""
+    if not files:
+        return inline(parts)
+    while len(_files) < files:
+        _files.append(MemoryFile())
+    _files.rotate(-1)
+    return _files[0].pack(parts)
 
 
 @dataclass(eq=False)
@@ -105,8 +106,9 @@ class Decoders:
     """A pool of decoding processes that survives the death of one of them; to be used from one event loop."""
 
     def __init__(self, processes: int, limit_bytes: int) -> None:
-        self._processes = min(processes, MAX_PROCESSES)
-        self._shared = False
+        self._processes = processes
+        self._share = False
+        self._free_files: list[MemoryFile] = []
         self._limit_bytes = limit_bytes
         self._pool: ProcessPoolExecutor | None = None
         self._alone = asyncio.Lock()
@@ -117,28 +119,31 @@ class Decoders:
         """Starts the processes and waits until they can decode."""
         self._pool = self._new_pool()
         loop = asyncio.get_running_loop()
-        nothing = pack([b""], shared=False)
+        nothing = inline([b""])
         kinds: list[tuple[Media, str]] = [("protobuf", "")]
         await asyncio.gather(
-            *(loop.run_in_executor(self._pool, decode_parcel, kinds, nothing, 0, False) for _ in range(self._processes))
+            *(loop.run_in_executor(self._pool, decode_parcel, kinds, nothing, 0, 0) for _ in range(self._processes))
         )
-        self._shared = hasattr(os, "memfd_create") and await self._echoes()
+        self._share = hasattr(os, "memfd_create") and await self._echoes()
 
     async def _echoes(self) -> bool:
         """Whether the processes can open each other's memory files."""
-        sent = pack([bytes(SMALL_BYTES)], shared=True)
+        file = MemoryFile()
         try:
+            sent = file.pack([bytes(SMALL_BYTES)])
             back = await asyncio.get_running_loop().run_in_executor(self._pool, echo, sent)
             return len(unpack(back)[0]) == SMALL_BYTES
-        except ParcelLost:
+        except (ParcelLost, OSError):
             return False
         finally:
-            release(sent)
+            file.close()
 
     def stop(self) -> None:
         """Ends the processes; bodies that are being decoded are given up."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+        while self._free_files:
+            self._free_files.pop().close()
 
     async def decode(self, body: bytes, media: Media, encoding: str) -> Batch:
         """The batch in a body. Raises BadPayload, PayloadTooLarge, UnsupportedEncoding."""
@@ -214,15 +219,20 @@ class Decoders:
     async def _decode_in(self, pool: ProcessPoolExecutor, group: list[_Pending]) -> None:
         loop = asyncio.get_running_loop()
         kinds = [(one.body.media, one.body.encoding) for one in group]
-        sent = pack([one.body.data for one in group], shared=self._shared)
+        data = [one.body.data for one in group]
+        file = self._free_files.pop() if self._free_files else MemoryFile()
         try:
-            job = partial(decode_parcel, kinds, sent, self._limit_bytes, self._shared)
+            sent = file.pack(data) if self._share else inline(data)
+            # No process can have finished more jobs that were not unpacked yet than there are processes.
+            files = self._processes + 1 if self._share else 0
+            job = partial(decode_parcel, kinds, sent, self._limit_bytes, files)
             errors, parcel = await loop.run_in_executor(pool, job)
             parts = unpack(parcel)
         except ParcelLost as lost:
             raise BrokenProcessPool(str(lost)) from lost
         finally:
-            release(sent)
+            file.shrink()
+            self._free_files.append(file)
         batches = iter(BatchGroup.from_ipc([pa.py_buffer(part) for part in parts]).batches())
         for one, error in zip(group, errors, strict=False):
             if error is not None:

@@ -157,10 +157,12 @@ def _stored(connection: duckdb.DuckDBPyConnection, dataset_id: int, spans: pa.Ta
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table, dataset_id: int | None = None) -> None:
+    """Inserts a table whose columns are the stored one's, in their order but for `dataset_id`, which is the first."""
     if table.num_rows:
-        own = "" if dataset_id is None else f"{int(dataset_id)} as dataset_id, "
-        with _registered(connection, table):
-            connection.execute(f"insert into {name} by name select {own}* from incoming")  # noqa: S608 - constants
+        if dataset_id is not None:
+            table = table.add_column(0, "dataset_id", pa.array(np.full(table.num_rows, dataset_id, np.int32)))
+        # No view of it is registered: making and dropping one took 0.6 ms of the 1.9 that a small insert takes.
+        connection.from_arrow(table).insert_into(name)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from app.otlp.columns import Batch
+from app.otlp.columns import TABLES, Batch
 from app.store import open_store
 from app.store.base import LIVE, StoreError
 from app.store.duckdb import DuckStore
@@ -127,3 +127,14 @@ def test_a_file_of_the_wide_layout_is_read_as_before(tmp_path: Path) -> None:
     store.append(LIVE, [batch([record(100)])])
     assert len(stored(store, one)) == 100
     store.close()
+
+
+def test_tables_have_the_columns_of_batches_in_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "a.duckdb"
+    open_store(str(path)).close()
+    with duckdb.connect(str(path), read_only=True) as connection:
+        for name, schema in TABLES.items():
+            stored_names = [row[0] for row in connection.execute(f"describe all_{name}").fetchall()]
+            own = ["dataset_id"] if name in ("spans", "events", "links") else []
+            renamed = {"shape": "shape_id", "shape_hash": "shape_id"}
+            assert stored_names == own + [renamed.get(column, column) for column in schema.names]
