@@ -98,7 +98,7 @@ class Settings:
         10.0, _seconds, "Time in which the head of an HTTP request must arrive; after it the answer is 408."
     )
     max_connections: int = _setting(
-        1000,
+        2000,
         _connections,
         "Connections that may be open on each of the two ports; beyond it those that do nothing are closed.",
     )

@@ -25,6 +25,8 @@ _OTHER_SERVICES = {
 }
 _MAX_STREAMS = 256
 _MAX_METADATA_BYTES = 16 * 1024
+_IDLE_MS = 60_000
+"""Clients connect again without a call being lost."""
 
 
 class GrpcReceiver:
@@ -42,6 +44,14 @@ class GrpcReceiver:
                 # SDKs may ping an idle connection every 10 s without being sent away.
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                # gRPC cannot make room for others by itself, so that silent connections go before they are many.
+                ("grpc.max_allowed_incoming_connections", settings.max_connections),
+                ("grpc.server_handshake_timeout_ms", round(settings.header_timeout_s * 1_000)),
+                ("grpc.http2.settings_timeout", round(settings.header_timeout_s * 1_000)),
+                ("grpc.max_connection_idle_ms", _IDLE_MS),
+                # A peer that vanished is found out within this and the time below.
+                ("grpc.keepalive_time_ms", _IDLE_MS),
+                ("grpc.keepalive_timeout_ms", 20_000),
             )
         )
         self._server.add_generic_rpc_handlers(
