@@ -17,6 +17,7 @@ from app.ingest.importing import ImportRefused
 from app.ingest.uploading import UploadRefused, upload_to_dataset
 from app.links import BadScope, Scope, overview_url, parse_scope
 from app.query import Queries
+from app.self_report import self_report
 from app.store.base import LIVE, Store, StoreBusy, StoreError
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -88,6 +89,12 @@ async def status(request: Request) -> Response:
     return json_answer({"live_spans": live.span_count, "version": store.version(LIVE)})
 
 
+async def ingest(request: Request) -> Response:
+    """What the ingest page and `/metrics` show."""
+    report = await self_report(request.app.state)
+    return await asyncio.to_thread(json_answer, report)
+
+
 async def upload(request: Request) -> Response:
     dataset = await upload_to_dataset(request)
     counts = dataset.tally.to_json()
@@ -119,6 +126,7 @@ async def index(request: Request) -> Response:
 
 _OWN = (
     ("GET", "/api/status", "How many live spans there are."),
+    ("GET", "/api/ingest", "What was received, stored and refused, how long it took; event loop, queries, store."),
     ("GET", "/api/datasets", "All datasets with their counts."),
     ("DELETE", "/api/datasets/{dataset_id}", "Removes a dataset; the live one is emptied."),
     ("POST", "/api/upload", "Imports a file, a form's field “file” or the raw body with ?name=, as a dataset."),
@@ -127,6 +135,7 @@ _OWN = (
 routes = [
     _route("/api", index),
     _route("/api/status", status),
+    _route("/api/ingest", ingest),
     _route("/api/datasets", list_datasets),
     _route("/api/datasets/{dataset_id:int}", delete_dataset, "DELETE"),
     _route("/api/upload", upload, "POST"),

@@ -16,7 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from app.ingest.errors import BadPayload, IngestError, Overloaded, PayloadTooLarge, UnsupportedEncoding
+from app.ingest.errors import BadPayload, IngestError, Overloaded, PayloadTooLarge, Reason, UnsupportedEncoding
+from app.ingest.glimpse import service_glimpsed
 from app.ingest.ingest import Ingest
 from app.receivers.status import JSON, PROTOBUF, Code, cut, export_body, export_response, status, status_body
 from app.settings import Settings
@@ -87,14 +88,15 @@ class TraceReceiver:
         if request.method != "POST":
             message = f"{request.method} is not defined here: send traces by POST."
             return failure(headers, HTTPStatus.METHOD_NOT_ALLOWED, message, Allow="POST")
+        ingest: Ingest = request.app.state.ingest
         sent = media_type(headers)
         if sent not in _MEDIA:
             shown = f"Content-Type {cut(sent, 100)!r} is not understood" if sent else "The Content-Type is missing"
+            ingest.not_stored(Reason.UNSUPPORTED_MEDIA, shown)
             return failure(headers, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"{shown}: send {PROTOBUF} or {JSON}.")
         settings: Settings = request.app.state.settings
-        ingest: Ingest = request.app.state.ingest
         try:
-            body = await self._body(request, settings)
+            body = await self._body(request, settings, ingest)
             tally = await ingest.submit(
                 body,
                 media="json" if sent == JSON else "protobuf",
@@ -119,17 +121,17 @@ class TraceReceiver:
             return failure(headers, HTTPStatus.REQUEST_TIMEOUT, message, Connection="close")
         return Response(export_body(export_response(tally), sent), media_type=sent)
 
-    async def _body(self, request: Request, settings: Settings) -> bytes:
+    async def _body(self, request: Request, settings: Settings, ingest: Ingest) -> bytes:
         """The whole body; raises TimeoutError, and before more is held than may be, PayloadTooLarge or Overloaded."""
         too_large = PayloadTooLarge(
             f"The body is larger than {settings.max_body_bytes} bytes: send smaller batches "
             "(OTEL_BSP_MAX_EXPORT_BATCH_SIZE) or raise SPANWISE_MAX_BODY_BYTES."
         )
         declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and (len(declared) > 18 or int(declared) > settings.max_body_bytes):
-            raise too_large
         body = bytearray()
         try:
+            if declared.isdecimal() and (len(declared) > 18 or int(declared) > settings.max_body_bytes):
+                raise too_large
             async with asyncio.timeout(settings.body_timeout_s):
                 async for chunk in request.stream():
                     body += chunk
@@ -138,8 +140,19 @@ class TraceReceiver:
                         raise too_large
                     # A body that is alone always fits: the limit on one body is another one.
                     if self._receiving_bytes > max(settings.ingest_queue_bytes, len(body)):
-                        raise Overloaded("too many bodies are arriving at once", _RETRY_AFTER_S)
+                        raise Overloaded("too many bodies are arriving at once", _RETRY_AFTER_S, Reason.ARRIVING)
             return bytes(body)
+        except IngestError as error:
+            ingest.not_stored(
+                error.reason, str(error), service_glimpsed(body, request.headers.get("content-encoding", ""))
+            )
+            raise
+        except TimeoutError:
+            ingest.not_stored(Reason.BODY_TIMEOUT, f"the body did not arrive within {settings.body_timeout_s:g} s")
+            raise
+        except ClientDisconnect:
+            ingest.not_stored(Reason.SENDER_LEFT, "the sender left before the body was complete")
+            raise
         finally:
             self._receiving_bytes -= len(body)
 

@@ -16,7 +16,8 @@ from app.otlp.protobuf_records import decode_by_record
 from app.otlp.wire import CUT_DEPTH
 from tests.app.otlp_messages import any_value
 from tests.app.spans_made import START_NS
-from tests.app.test_columnar import assert_same, key_value, message, request, span, varint
+from tests.app.spelled_out import assert_same, rows_of
+from tests.app.test_columnar import key_value, message, request, span, varint
 
 GOOD = span(span_id=message(2, b"good span"[:8]))
 DEPTHS = [31, 32, 47, 48, 64, 65, MAX_DEPTH, MAX_DEPTH + 1, 200, 300, 1_000, 10_000]
@@ -57,7 +58,7 @@ def test_deep_values_are_cut_alike_and_cost_no_neighbour(shape: str, depth: int)
     assert_same(batch, decode_by_record(body))
     assert_same(batch, decode_json(json_request(text)))
     assert (batch.tally.found, batch.tally.accepted) == (2, 2)
-    row = batch.spans.to_pylist()[1]
+    row = rows_of(batch)[1]
     assert row["notes"] == (CUT_DEPTH if depth > MAX_DEPTH else "")
     read: Any = attributes_from_json(row["attributes"])["d"]
     reached = 0
@@ -90,7 +91,7 @@ def test_brackets_without_end_cost_one_span(fields: dict[str, Any], attributes: 
 
 def kept_whole(batch: Batch) -> dict[str, Any]:
     assert (batch.tally.found, batch.tally.accepted) == (2, 2)
-    row: dict[str, Any] = batch.spans.to_pylist()[1]
+    row: dict[str, Any] = rows_of(batch)[1]
     assert row["notes"] == ""
     return row
 
@@ -173,5 +174,5 @@ def test_times_from_1970_to_2262_are_kept_and_later_ones_refused(time_ns: int) -
     ours = decode_protobuf(request(GOOD, span(start=b"\x39" + raw, end=b"\x41" + raw)))
     assert (ours.tally.accepted, ours.tally.rejected_count) == ((2, 0) if time_ns < 2**63 else (1, 1))
     theirs = decode_json(json_request(startTimeUnixNano=str(time_ns), endTimeUnixNano=str(time_ns)))
-    assert ours.spans.to_pylist() == theirs.spans.to_pylist()
+    assert rows_of(ours) == rows_of(theirs)
     assert [one.reason for one in ours.tally.rejected] == [one.reason for one in theirs.tally.rejected]

@@ -8,7 +8,7 @@ import json
 import socket
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import httpx
 import pytest
@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from starlette.applications import Starlette
 
-from app.ingest.errors import IngestError, Overloaded
+from app.ingest.errors import IngestError, Overloaded, Reason
 from app.otlp.columns import Rejection, Tally
 from app.receivers.http import routes
 from app.receivers.status import export_body, export_response
@@ -296,6 +296,10 @@ class RefusingIngest:
 
     def __init__(self, error: Exception) -> None:
         self._error = error
+        self.counted: list[Reason] = []
+
+    def not_stored(self, reason: Reason, message: str, services: Sequence[str] = ()) -> None:
+        self.counted.append(reason)
 
     async def submit(self, body: bytes, *, media: str, encoding: str, timeout_s: float) -> Tally:
         assert timeout_s < 10
@@ -347,7 +351,7 @@ def test_bodies_that_arrive_at_once_are_bounded_together() -> None:
     release = asyncio.Event()
     app = Starlette(routes=routes)
     app.state.settings = settings
-    app.state.ingest = RefusingIngest(Overloaded("reached ingest", 2))
+    ingest = app.state.ingest = RefusingIngest(Overloaded("reached ingest", 2))
 
     async def held() -> AsyncIterator[bytes]:
         yield bytes(3000)
@@ -367,3 +371,4 @@ def test_bodies_that_arrive_at_once_are_bounded_together() -> None:
     refused, *reached = asyncio.run(post_all())
     assert refused == "too many bodies are arriving at once"
     assert reached == ["reached ingest", "reached ingest"]
+    assert ingest.counted == [Reason.ARRIVING], "those that reach ingest are counted there"
