@@ -171,8 +171,7 @@ def _span(span: Any) -> SpanRecord:
         _uint32(span, "droppedEventsCount"),
         [
             LinkRecord(
-                _id(link, "traceId", 16) or bytes(16),
-                int.from_bytes(_id(link, "spanId", 8), "big"),
+                *_link_ids(link),
                 _text(link, "traceState"),
                 _uint32(link, "flags"),
                 _attributes(link, notes),
@@ -243,6 +242,14 @@ def _id(values: Object, name: str, size: int) -> bytes:
             raise _Broken(f"{name} is not {2 * size} hexadecimal digits")
         return raw
     return b""
+
+
+def _link_ids(link: Object) -> tuple[bytes, int]:
+    """What a link refers to; where that is no id an empty one, for which the builder leaves the link out."""
+    try:
+        return _id(link, "traceId", 16) or bytes(16), int.from_bytes(_id(link, "spanId", 8), "big")
+    except _Broken:
+        return b"", 0
 
 
 def _enum(values: Object, name: str, names: Mapping[str, int]) -> int:
