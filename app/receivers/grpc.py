@@ -27,6 +27,7 @@ _MAX_STREAMS = 256
 _MAX_METADATA_BYTES = 16 * 1024
 _IDLE_MS = 60_000
 """Clients connect again without a call being lost."""
+_AGE_IN_BODIES = 2
 
 
 class GrpcReceiver:
@@ -49,6 +50,10 @@ class GrpcReceiver:
                 ("grpc.server_handshake_timeout_ms", round(settings.header_timeout_s * 1_000)),
                 ("grpc.http2.settings_timeout", round(settings.header_timeout_s * 1_000)),
                 ("grpc.max_connection_idle_ms", _IDLE_MS),
+                # gRPC waits for ever for the message of a call. Aged connections take no new calls, and those under
+                # way have once more the time of a body and its commit.
+                ("grpc.max_connection_age_ms", round(_AGE_IN_BODIES * settings.body_timeout_s * 1_000)),
+                ("grpc.max_connection_age_grace_ms", round((settings.body_timeout_s + _COMMIT_TIMEOUT_S) * 1_000)),
                 # A peer that vanished is found out within this and the time below.
                 ("grpc.keepalive_time_ms", _IDLE_MS),
                 ("grpc.keepalive_timeout_ms", 20_000),

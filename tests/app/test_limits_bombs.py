@@ -6,6 +6,7 @@ import gzip
 import socket
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,7 @@ import httpx
 import pytest
 import zstandard
 
-from tests.app.test_receivers_grpc import body_of, call, failure
+from tests.app.test_receivers_grpc import TRACES, body_of, call, failure
 from tests.server import Server, running_server
 
 pytestmark = pytest.mark.slow
@@ -183,3 +184,39 @@ def test_grpc_connections_that_do_not_get_on_are_let_go(server: Server, sent: by
                 pass
         except ConnectionError:
             pass
+
+
+def test_grpc_calls_whose_message_never_comes_are_ended(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        over.wait(60)
+        yield b""
+
+    limits = ("--body-timeout-s", "0.5", "--max-connections", "16")
+    with running_server(tmp_path, *limits) as server, ExitStack() as stack:
+        stack.callback(over.set)
+        calls = []
+        for number in range(16):
+            # Without an argument of its own each would share one connection.
+            options = [("grpc.use_local_subchannel_pool", 1), ("test.number", number)]
+            channel = grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}", options=options)
+            stack.enter_context(channel)
+            calls.append(channel.stream_unary(TRACES).future(nothing(), timeout=50, wait_for_ready=True))
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel, pages_asked_for(server):
+            # No room is left until the connections have aged; exporters try again, and so does this.
+            assert call(channel, body_of(1), timeout=40) == b""
+        for one in calls:
+            assert one.exception(50).code() is grpc.StatusCode.UNAVAILABLE
+        over.set()
+
+
+def test_busy_grpc_connections_age_without_losing_a_call(tmp_path: Path) -> None:
+    with running_server(tmp_path, "--body-timeout-s", "0.2") as server:
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            before = time.monotonic()
+            count = 0
+            while time.monotonic() < before + 4:
+                call(channel, body_of(1))
+                count += 1
+        assert server.live_spans() == count > 20

@@ -16,6 +16,7 @@ from app.formats.importing import read_file
 from app.formats.registry import formats
 from app.ingest.decompress import decompress
 from app.ingest.errors import IngestError
+from app.ingest.glimpse import service_glimpsed
 from app.otlp.columns import TABLES, Batch, Tally
 from app.otlp.errors import DecodeError
 from app.otlp.json import decode_json
@@ -81,8 +82,10 @@ def json(data: bytes) -> None:
 
 def unpack(data: bytes) -> None:
     """At most as many bytes as allowed, or an error of ours; the first byte chooses the encoding."""
+    encoding = _ENCODINGS[data[0] % len(_ENCODINGS)] if data else ""
+    service_glimpsed(data[1:], encoding)
     try:
-        unpacked = decompress(data[1:], _ENCODINGS[data[0] % 4] if data else "gzip", LIMIT_BYTES)
+        unpacked = decompress(data[1:], encoding, LIMIT_BYTES)
     except IngestError as error:
         _explained(error)
     else:
