@@ -3,14 +3,20 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PACKAGES := chromium postgresql redis-server $(if $(shell command -v npm),,nodejs npm)
+FUZZ_SECONDS ?= 60
 
-.PHONY: demo test bench-ingest lint format lock wheel packages clean
+.PHONY: demo test fuzz bench-ingest lint format lock wheel packages clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/spanwise demo
 
 test: packages $(VENV)/.test lint
 	$(BIN)/pytest
+
+# FUZZ_SECONDS for each target; what breaks one is kept as .fuzz/TARGET-*.  Linux only.
+fuzz: $(VENV)/.test
+	$(BIN)/python -m pip install -q --group fuzz
+	for target in protobuf json unpack files; do $(BIN)/python -m tests.fuzz $$target $(FUZZ_SECONDS) || exit 1; done
 
 # Loads this machine for about two minutes.
 bench-ingest: $(VENV)/.test
@@ -66,4 +72,5 @@ packages:
 	else echo "not installed:$$missing; tests that need them are skipped (with CI=true they fail)" >&2; fi
 
 clean:
-	rm -rf $(VENV) .lock-venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/exporters_js/node_modules
+	rm -rf $(VENV) .lock-venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .import_linter_cache \
+		tests/exporters_js/node_modules

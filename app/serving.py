@@ -10,10 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import uvicorn
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.ingest.freed_memory import keep_freed_memory
 from app.main import create_app, running
+from app.receivers.http import failure
 from app.settings import Settings
+from app.slow_clients import Connections, room_for
 from app.sockets import bound_sockets, listening_hosts
 
 _KEEP_ALIVE_S = 75
@@ -34,9 +38,10 @@ async def serve(settings: Settings, *, demo: bool, started: Callable[[Settings],
     keep_freed_memory()
     sockets = bound_sockets(listening_hosts(settings.host), settings.http_port)
     try:
-        settings = replace(settings, http_port=sockets[0].getsockname()[1])
+        room = room_for(settings.max_connections)
+        settings = replace(settings, http_port=sockets[0].getsockname()[1], max_connections=room)
         app = create_app(settings, demo=demo)
-        server = _Server(_config(app, settings))
+        server = _Server(app, settings)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.end)
@@ -48,11 +53,17 @@ async def serve(settings: Settings, *, demo: bool, started: Callable[[Settings],
             each.close()
 
 
-def _config(app: object, settings: Settings) -> uvicorn.Config:
+async def _without_room(scope: Scope, receive: Receive, send: Send) -> None:
+    message = "Too many connections are open."
+    refused = failure(Headers(scope=scope), 503, message, Retry_After="1", Connection="close")
+    await refused(scope, receive, send)
+
+
+def _config(app: ASGIApp, connections: Connections, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,
         loop="asyncio",
-        http="httptools",
+        http=connections.protocol,  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,
@@ -67,9 +78,19 @@ def _config(app: object, settings: Settings) -> uvicorn.Config:
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: those raise the signal again before store and receivers are closed."""
 
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._connections = Connections(settings.max_connections, settings.header_timeout_s, app, _without_room)
+        super().__init__(_config(app, self._connections, settings))
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called every 0.1 s."""
+        if counter % 5 == 0:
+            self._connections.sweep()
+        return await super().on_tick(counter)
 
     def end(self) -> None:
         """Ends at once when asked a second time."""

@@ -30,6 +30,10 @@ def _count(text: str) -> int:
     return _whole(text, 1, 64, "a whole number from 1 to 64")
 
 
+def _connections(text: str) -> int:
+    return _whole(text, 16, 100_000, "a whole number from 16 to 100000")
+
+
 def _whole(text: str, low: int, high: int, meaning: str) -> int:
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not low <= int(text) <= high:
         raise ValueError(meaning)
@@ -89,6 +93,14 @@ class Settings:
     )
     body_timeout_s: float = _setting(
         30.0, _seconds, "Time in which the whole body of an OTLP request must arrive; after it the answer is 408."
+    )
+    header_timeout_s: float = _setting(
+        10.0, _seconds, "Time in which the head of an HTTP request must arrive; after it the answer is 408."
+    )
+    max_connections: int = _setting(
+        2000,
+        _connections,
+        "Connections that may be open on each of the two ports; beyond it those that do nothing are closed.",
     )
     ingest_queue_bytes: int = _setting(
         256 * MIB, _size, "Bytes that may wait for storing; beyond it senders are asked to retry."

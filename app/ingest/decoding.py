@@ -60,7 +60,8 @@ def decode_group(bodies: Sequence[Body], limit_bytes: int) -> tuple[list[IngestE
             unpacked.append(decompress(body.data, body.encoding, limit_bytes))
             errors.append(None)
         except IngestError as error:
-            errors.append(error)
+            # Its traceback would keep what was unpacked until the next garbage collection: 64 MiB a bomb.
+            errors.append(error.with_traceback(None))
     group = decode_bodies(unpacked) if media == "protobuf" else one_by_one(decode_json, unpacked)
     told = iter(group.errors)
     for place, known in enumerate(errors):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import sys
 
+KEPT_BYTES = 32 * 2**20
+"""How much a process keeps at most, in the one piece that it could give back."""
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -18,5 +21,5 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 64 * 2**20)
-        mallopt(_M_TRIM_THRESHOLD, 128 * 2**20)
+        mallopt(_M_MMAP_THRESHOLD, 8 * 2**20)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)

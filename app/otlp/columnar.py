@@ -283,7 +283,8 @@ def _in_order(
     # A sender's spans of one kind have the same keys in the same order: each sequence is sorted once.
     begins = bounds[:-1]
     inside = np.arange(len(rows)) - begins[owners]
-    sequences = sums_by_group(mixed((inside * most + ranks).astype(np.uint64)), np.diff(bounds))
+    # From 1: mixed(0) is 0, and one attribute would look like none.
+    sequences = sums_by_group(mixed((inside * most + ranks + 1).astype(np.uint64)), np.diff(bounds))
     distinct, firsts, groups = np.unique(sequences, return_index=True, return_inverse=True)
     if len(distinct) <= len(begins) // 4 + 1:
         sorted_places = [np.argsort(ranks[begins[first] : bounds[first + 1]], kind="stable") for first in firsts]

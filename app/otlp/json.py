@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from base64 import b64decode, urlsafe_b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
@@ -26,6 +27,10 @@ _KINDS = {
     for number, name in enumerate(["UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"])
 }
 _STATUS_CODES = {"STATUS_CODE_UNSET": 0, "STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": 2}
+
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_KEPT_DEPTH = 4 * (MAX_DEPTH + 2) + 16
+"""Levels of brackets: a map takes four for each of its own, and an attribute of an event lies within twelve."""
 
 Object = Mapping[str, Any]
 
@@ -55,11 +60,33 @@ def read_json(body: bytes) -> tuple[Any, bool]:
         words = body.decode("utf-8-sig", "replace")
         repaired = True
     try:
-        return json.loads(words), repaired
+        try:
+            return json.loads(words), repaired
+        except RecursionError:
+            return json.loads(_without_depths(words)), repaired
     except RecursionError as error:
         raise DecodeError("not readable as JSON: nested too deep") from error
     except ValueError as error:
         raise DecodeError(f"not readable as JSON: {error}") from error
+
+
+def _without_depths(words: str) -> str:
+    """The text with null for what is nested deeper than any value that is kept: it must cost one value, no batch."""
+    kept: list[str] = []
+    depth = begin = 0
+    for token in _BRACKETS.finditer(words):
+        match token[0]:
+            case "[" | "{":
+                depth += 1
+                if depth == _KEPT_DEPTH + 1:
+                    kept += (words[begin : token.start()], "null")
+            case "]" | "}":
+                depth -= 1
+                if depth == _KEPT_DEPTH:
+                    begin = token.end()
+    if depth:
+        raise ValueError("nested too deep, and a bracket is not closed")
+    return "".join((*kept, words[begin:]))
 
 
 def add_json_request(builder: BatchBuilder, document: Any, where: str = "") -> None:
@@ -153,8 +180,7 @@ def _span(span: Any) -> SpanRecord:
         _uint32(span, "droppedEventsCount"),
         [
             LinkRecord(
-                _id(link, "traceId", 16) or bytes(16),
-                int.from_bytes(_id(link, "spanId", 8), "big"),
+                *_link_ids(link),
                 _text(link, "traceState"),
                 _uint32(link, "flags"),
                 _attributes(link, notes),
@@ -225,6 +251,14 @@ def _id(values: Object, name: str, size: int) -> bytes:
             raise _Broken(f"{name} is not {2 * size} hexadecimal digits")
         return raw
     return b""
+
+
+def _link_ids(link: Object) -> tuple[bytes, int]:
+    """What a link refers to; where that is no id an empty one, for which the builder leaves the link out."""
+    try:
+        return _id(link, "traceId", 16) or bytes(16), int.from_bytes(_id(link, "spanId", 8), "big")
+    except _Broken:
+        return b"", 0
 
 
 def _enum(values: Object, name: str, names: Mapping[str, int]) -> int:

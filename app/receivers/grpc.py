@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from functools import partial
@@ -27,6 +28,9 @@ _SERVICES: dict[str, OtherSignal | None] = {
 }
 _MAX_STREAMS = 256
 _MAX_METADATA_BYTES = 16 * 1024
+_IDLE_MS = 60_000
+"""Clients connect again without a call being lost."""
+_AGE_IN_BODIES = 2
 
 
 class GrpcReceiver:
@@ -44,6 +48,18 @@ class GrpcReceiver:
                 # SDKs may ping an idle connection every 10 s without being sent away.
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                # gRPC cannot make room for others by itself, so that silent connections go before they are many.
+                ("grpc.max_allowed_incoming_connections", settings.max_connections),
+                ("grpc.server_handshake_timeout_ms", round(settings.header_timeout_s * 1_000)),
+                ("grpc.http2.settings_timeout", round(settings.header_timeout_s * 1_000)),
+                ("grpc.max_connection_idle_ms", _IDLE_MS),
+                # gRPC waits for ever for the message of a call. Aged connections take no new calls, and those under
+                # way have once more the time of a body and its commit.
+                ("grpc.max_connection_age_ms", round(_AGE_IN_BODIES * settings.body_timeout_s * 1_000)),
+                ("grpc.max_connection_age_grace_ms", round((settings.body_timeout_s + _COMMIT_TIMEOUT_S) * 1_000)),
+                # A peer that vanished is found out within this and the time below.
+                ("grpc.keepalive_time_ms", _IDLE_MS),
+                ("grpc.keepalive_timeout_ms", 20_000),
             )
         )
         self._server.add_generic_rpc_handlers(
@@ -105,6 +121,9 @@ class GrpcReceiver:
 async def _abort(
     context: grpc.aio.ServicerContext[bytes, bytes], code: int, message: str, *, field: str = "", retry_after_s: int = 0
 ) -> NoReturn:
+    if context.done():
+        # Its deadline passed or the sender left: there is nobody to tell, and abort would raise an error of its own.
+        raise asyncio.CancelledError
     answer = status(code, message, field=field, retry_after_s=retry_after_s)
     trailers = [("grpc-status-details-bin", answer.SerializeToString())]
     if retry_after_s:

@@ -43,7 +43,7 @@ def outcome(decode: Callable[[bytes], Batch], body: bytes) -> Batch | str:
 
 
 @pytest.fixture(autouse=True)
-def _no_faults(caplog: pytest.LogCaptureFixture) -> Any:
+def no_hidden_faults(caplog: pytest.LogCaptureFixture) -> Any:
     """The way back to records hides faults of the fast way from users; not from these tests."""
     with caplog.at_level(logging.ERROR, "app.otlp.columnar"):
         yield
@@ -151,6 +151,13 @@ def test_keys_are_ordered_and_the_last_of_equal_ones_counts() -> None:
             picked.append(key_value(b"k", message(1, b"again")))
         spans.append(span(*picked, span_id=message(2, struct.pack(">Q", number // 2 + 1))))
     assert_both_ways(request(*spans))
+
+
+def test_one_attribute_and_none_beside_unordered_ones() -> None:
+    first, second = (key_value(key, message(1, b"v")) for key in (b"a", b"b"))
+    ids = (message(2, struct.pack(">Q", number)) for number in range(1, 9))
+    ordered = [span(span_id=next(ids)), span(first, span_id=next(ids))]
+    assert_both_ways(request(*ordered, *(span(second, first, span_id=one) for one in ids), span(first)))
 
 
 CHANGES = [

@@ -117,6 +117,17 @@ def test_a_broken_span_is_refused_and_its_neighbours_kept(fields: dict[str, Any]
     assert rejection.first == "span 2 of scope ''"
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"traceId": "01"}, {"traceId": "zz" * 16}, {"spanId": "0" * 15}, {"spanId": "-" * 16}]
+)
+def test_a_link_to_no_id_costs_only_itself(wrong: dict[str, Any]) -> None:
+    link = {"traceId": "ab" * 16, "spanId": "cd" * 8}
+    batch = decode_json(body(span(links=[link | wrong, link])))
+    assert (batch.tally.accepted, batch.tally.rejected_count) == (1, 0)
+    assert batch.spans["notes"].to_pylist() == ["1 links with ids of a wrong length left out"]
+    assert batch.links["linked_span_id"].to_pylist() == [0xCDCDCDCDCDCDCDCD]
+
+
 def test_spans_that_are_no_objects() -> None:
     tally = decode_json(body(span(), 5, None, [], "x")).tally
     assert (tally.found, tally.accepted, tally.rejected_count) == (5, 1, 4)

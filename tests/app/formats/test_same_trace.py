@@ -79,7 +79,7 @@ def test_broken_lines_have_their_line_and_column(tmp_path: Path) -> None:
     assert [(one.reason, one.first) for one in tally.unreadable] == [
         ("not JSON: Unterminated string starting at", f"line 1, column {quote + 1}"),
         ("not an OTLP trace request: resourceSpans is not a list of objects", "line 2"),
-        ("not readable as JSON: nested too deep", "line 3"),
+        ("not readable as JSON: nested too deep, and a bracket is not closed", "line 3"),
         ("not JSON: Expecting property name enclosed in double quotes", "line 4, column 2"),
         ('JSON, but not OTLP: an object with "a"', "line 6"),
     ]
