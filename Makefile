@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PACKAGES := chromium postgresql redis-server
 
-.PHONY: demo test bench-ingest lint format lock wheel packages clean
+.PHONY: demo test bench-ingest bench-query lint format lock wheel packages clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/spanwise demo
@@ -15,6 +15,10 @@ test: packages $(VENV)/.test lint
 # Loads this machine for about two minutes.
 bench-ingest: $(VENV)/.test
 	$(BIN)/python -m tests.bench.ingest
+
+# Writes stores of 1, 10 and 30 million spans below the system's scratch folder (4 GB): about fifteen minutes.
+bench-query: $(VENV)/.test
+	$(BIN)/python -m tests.bench.query
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check
