@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from app.otlp.columns import EVENTS, LINKS, RESOURCES, SCOPES, SPANS, Batch
+from app.store import trace_times
 from app.store.base import Appended
 from app.store.duplicates import Hashes, RecentSpans, Times, first_of_each, time_ranges
 
@@ -100,6 +101,7 @@ def write(
         spans = spans.filter(pa.array(new))
     kept = hashes[new]
     _insert(connection, "all_spans", spans, dataset_id)
+    trace_times.add(connection, dataset_id, spans)
     for name in ("events", "links"):
         # A repeat that was sent twice at once brings its events twice: one batch's rows for a hash are enough.
         tables, rest = [], kept
