@@ -108,9 +108,7 @@ def _keys(spans: Spans) -> list[Key]:
 
 def _publishers(spans: Spans) -> Mapping[Key, Counter[Key]]:
     """Which requests publish: messages by (service, endpoint), most first."""
-    first_ns, last_ns = trace_bounds(
-        spans, "select published_trace_id from runs where published_trace_id is not null"
-    )
+    first_ns, last_ns = trace_bounds(spans, "select published_trace_id from runs where published_trace_id is not null")
     rows = spans.rows(
         f"""
         with recursive messages as (
@@ -135,7 +133,7 @@ def _publishers(spans: Spans) -> Mapping[Key, Counter[Key]]:
 def _clamped(spans: Spans) -> dict[Key, tuple[int, int, int, int]]:
     """Waits that came out negative: how many, the largest, and likewise those that only clocks can explain."""
     rows = spans.rows(
-        f"""
+        """
         select first, second, count(*) as early, max(from_ns - start_ns) as early_max_ns,
                sum(case when start_ns < publish_start_ns then 1 else 0 end) as impossible,
                max(publish_start_ns - start_ns) as impossible_max_ns
@@ -143,7 +141,7 @@ def _clamped(spans: Spans) -> dict[Key, tuple[int, int, int, int]]:
         where start_ns < from_ns
         group by first, second
         order by first, second
-        """  # noqa: S608 - texts of this package only
+        """
     )
     return {(a, b): (int(n), int(most), int(bad or 0), int(worst or 0)) for a, b, n, most, bad, worst in rows}
 
@@ -151,7 +149,7 @@ def _clamped(spans: Spans) -> dict[Key, tuple[int, int, int, int]]:
 def _redelivered(spans: Spans) -> dict[Key, int]:
     """Runs beyond the first of one published message, where nothing says when it was due again."""
     rows = spans.rows(
-        f"""
+        """
         select first, second, sum(runs - 1) as again from (
             select first, second, published_trace_id, published_span_id, count(*) as runs
             from runs
@@ -161,7 +159,7 @@ def _redelivered(spans: Spans) -> dict[Key, int]:
         where runs > 1
         group by first, second
         order by first, second
-        """  # noqa: S608 - texts of this package only
+        """
     )
     return {(first, second): int(again) for first, second, again in rows}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from analysis.semantics import RequestClass
 from analysis.span import Span, Spans, load_traces
@@ -116,8 +117,7 @@ def _draws(spans: Spans, endpoints: Sequence[tuple[str, str]], share: float) -> 
         q = tail_quantile(total)
         plans[service, endpoint] = (int(total), q, low_ns, high_ns, p90_ns, p99_ns if q == 0.99 else p95_ns)
     rows: dict[tuple[str, str], list[tuple[str, int, int, int]]] = {key: [] for key in plans}
-    for service, endpoint, *row in _drawn(spans, plans, share):
-        trace_id, span_id, stratum, members = row
+    for service, endpoint, trace_id, span_id, stratum, members in _drawn(spans, plans, share):
         rows[service, endpoint].append((trace_id, int(span_id), int(stratum), int(members)))
     return [
         Draw(*key, total, q, tail_ns, low_ns, high_ns, tuple(rows[key]))
@@ -129,7 +129,7 @@ def _draws(spans: Spans, endpoints: Sequence[tuple[str, str]], share: float) -> 
 
 def _drawn(
     spans: Spans, plans: Mapping[tuple[str, str], tuple[int, float, int, int, int, int]], share: float
-) -> list[tuple[str, str, str, int, int, int]]:
+) -> list[tuple[Any, ...]]:
     caps = [_caps(total, share) for total, *_ in plans.values()]
     return spans.rows(
         """
@@ -161,7 +161,7 @@ def _drawn(
         p90=[plan[4] for plan in plans.values()],
         tail=[plan[5] for plan in plans.values()],
         **{f"cap{stratum}": [cap[stratum] for cap in caps] for stratum in range(len(_STRATA_CAPS))},
-    )  # type: ignore[return-value]
+    )
 
 
 def _sample(draw: Draw, traces: Mapping[str, Trace]) -> Sample:
