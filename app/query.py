@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from analysis.errors import QueryInterrupted
 from analysis.span import Window
+from app.measuring.query_times import QueryStats, QueryTimes
 from app.store.base import LIVE, Store, StoreBusy
 
 T = TypeVar("T")
@@ -91,6 +92,11 @@ class Queries:
         self._kept_rows = 0
         self._refreshes = 0
         self._under_way: dict[_Question, _Run] = {}
+        self._times = QueryTimes()
+
+    def stats(self) -> QueryStats:
+        """How long analyses take, and what runs and waits now."""
+        return self._times.stats()
 
     async def run(self, function: Callable[..., T], dataset_id: int, window: Window, *arguments: object) -> T:
         """`function(spans, *arguments)` over the dataset and window; arguments must be hashable.
@@ -173,7 +179,9 @@ class Queries:
 
     async def _answered(self, question: _Question, window: Window, run: _Run) -> Answer[Any]:
         try:
-            made = await asyncio.get_running_loop().run_in_executor(self._threads, self._read, question, window, run)
+            with self._times.asked(question.function.__name__):
+                loop = asyncio.get_running_loop()
+                made = await loop.run_in_executor(self._threads, self._read, question, window, run)
             self._keep(question, made)
             return made.answer
         finally:
@@ -195,7 +203,7 @@ class Queries:
             raise QueryInterrupted("nobody waits for this report any more")
         # Before the snapshot: a report is never taken for newer than its spans.
         version, as_of_ns, began_s = self._store.version(question.dataset_id), time.time_ns(), self._clock()
-        with self._store.read(question.dataset_id, window, self._timeout_s) as spans:
+        with self._times.running(), self._store.read(question.dataset_id, window, self._timeout_s) as spans:
             run.interrupt = getattr(spans, "interrupt", None)
             if run.abandoned.is_set() and run.interrupt:
                 run.interrupt()

@@ -23,6 +23,7 @@ from app.store.connection import MEMORY, Limits, connect, default_limits, sync_f
 from app.store.duplicates import RecentSpans
 from app.store.migrate import migrate
 from app.store.reading import DuckSpans
+from app.store.shapes import ShapeIds, ShapesOfTransaction
 
 _MIN_FREE_BYTES = 256 * 2**20
 _RECENT_DATASETS = 4
@@ -55,6 +56,7 @@ class DuckStore:
         self._root = connect(path, self._limits)
         try:
             migrate(self._root, path)
+            self._shapes = ShapeIds(self._root)
         except duckdb.Error as error:
             self._root.close()
             raise translated(error, f"preparing {path}") from error
@@ -73,12 +75,14 @@ class DuckStore:
         with self._writing() as connection:
             recent = self._recent_spans(connection, dataset_id)
             connection.execute("begin")
-            written = writing.write(connection, dataset_id, batches, recent)
+            shapes = ShapesOfTransaction(self._shapes)
+            written = writing.write(connection, dataset_id, batches, recent, shapes)
             writing.write_references(connection, batches, self._references)
             if dataset_id != LIVE and written.appended.inserted:
                 datasets.count_again(connection, dataset_id)
             self._commit(connection)
             self._references.add(batches)
+            shapes.committed()
             recent.add(written.hashes, written.starts)
             if written.appended.inserted:
                 self._changed(dataset_id, batches)
@@ -120,6 +124,7 @@ class DuckStore:
             datasets.delete(connection, dataset_id)
             self._commit(connection)
             self._references.clear()
+            self._shapes.clear()
             with self._state_lock:
                 self._recent.pop(dataset_id, None)
                 self._candidates.pop(dataset_id, None)
@@ -318,10 +323,10 @@ class DuckStore:
         self._check_room()
         connection.execute("begin")
         dataset_id = datasets.new_id(connection)
-        recent, tally, candidates = RecentSpans(-1, limit=1_048_576), Tally(), False
-        references = writing.References()
+        recent, tally, candidates = RecentSpans(-1), Tally(), False
+        references, shapes = writing.References(), ShapesOfTransaction(self._shapes)
         for batch in batches:
-            written = writing.write(connection, dataset_id, [batch], recent)
+            written = writing.write(connection, dataset_id, [batch], recent, shapes)
             recent.add(written.hashes, written.starts)
             repeated = written.appended.duplicates
             tally = tally.plus(
@@ -341,6 +346,7 @@ class DuckStore:
             writing.write_references(writer, [references.batch()], self._references)
             self._commit(writer)
             self._commit(connection)
+        shapes.committed()
         with self._state_lock:
             self._candidates[dataset_id] = candidates
         self._changed(dataset_id, ())
@@ -348,5 +354,5 @@ class DuckStore:
 
 
 def _holds_candidate(batch: Batch) -> bool:
-    classes: pa.ChunkedArray = batch.spans["request_class"]
+    classes: pa.ChunkedArray = batch.shapes["request_class"]
     return bool(np.any(pc.equal(classes, "candidate").to_numpy()))

@@ -151,7 +151,8 @@ def _views(dataset_id: int) -> str:
     """The relations that do not depend on the window."""
     return f"""
         create temp view trace_spans as
-            select {_FIELDS}, {_REST}, {_MORE} from main.all_spans where dataset_id = {dataset_id};
+            select {_FIELDS}, {_REST}, {_MORE} from main.all_spans join main.all_shapes using (shape_id)
+            where dataset_id = {dataset_id};
         create temp view trace_times as
             select trace_id, first_ns, last_ns from main.all_trace_times where dataset_id = {dataset_id};
         create temp view span_events as
@@ -166,7 +167,7 @@ def _views(dataset_id: int) -> str:
 def _cut(dataset_id: int, window: Window, candidates: bool) -> str:
     """The window's spans and requests."""
     source = f"""
-        (select {_FIELDS}, {_REST}, {_MORE} from main.all_spans
+        (select {_FIELDS}, {_REST}, {_MORE} from main.all_spans join main.all_shapes using (shape_id)
          where dataset_id = {dataset_id} and start_ns >= {int(window.start_ns)} and start_ns < {int(window.end_ns)})
         """  # noqa: S608 - column names and whole numbers only
     return _shown(source, candidates)

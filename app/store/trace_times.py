@@ -5,21 +5,13 @@ Promise: for every stored span there is a row of its dataset and trace whose tim
 
 from __future__ import annotations
 
-import duckdb
 import pyarrow as pa
 
 
-def add(connection: duckdb.DuckDBPyConnection, dataset_id: int, spans: pa.Table) -> None:
-    """Notes the traces of spans that are inserted in the same transaction."""
-    if not spans.num_rows:
-        return
-    connection.register("incoming_times", spans.select(["trace_id", "start_ns"]))
-    try:
-        connection.execute(
-            f"""
-            insert into all_trace_times
-            select {int(dataset_id)}, trace_id, min(start_ns), max(start_ns) from incoming_times group by trace_id
-            """  # noqa: S608 - a whole number
-        )
-    finally:
-        connection.unregister("incoming_times")
+def of(spans: pa.Table) -> pa.Table:
+    """The rows to insert in the same transaction as the spans, one for each of their traces."""
+    ids = spans["trace_id"].combine_chunks()
+    table = pa.table({"trace_id": ids.storage, "start_ns": spans["start_ns"]})
+    times = table.group_by("trace_id", use_threads=False).aggregate([("start_ns", "min"), ("start_ns", "max")])
+    traces = pa.ExtensionArray.from_storage(ids.type, times["trace_id"].combine_chunks())
+    return pa.table({"trace_id": traces, "first_ns": times["start_ns_min"], "last_ns": times["start_ns_max"]})

@@ -10,6 +10,7 @@ one of as many real spans.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from app.formats.importing import read_file
-from app.otlp.columns import RESOURCES, SPANS, Batch, Tally
+from app.otlp.columns import RESOURCES, SHAPES, SPANS, Batch, Tally, with_column
 from app.resources import demo_recording
 from app.store import open_store
 from app.store.base import LIVE
@@ -69,8 +70,10 @@ class _Recording:
 
     def __init__(self) -> None:
         batches = list(read_file(demo_recording()).batches)
-        spans = pa.concat_tables([batch.spans for batch in batches]).combine_chunks()
+        shapes, spans = _together(batches)
         self.batch = replace(batches[0], spans=spans)
+        self._shape_count = shapes.num_rows
+        self._shapes = pa.concat_tables([_variant_of(shapes, variant) for variant in range(VARIANTS)]).combine_chunks()
         traces = _two_words(spans["trace_id"].combine_chunks())
         starts = spans["start_ns"].to_numpy()
         _, trace_of = np.unique(traces, axis=0, return_inverse=True)
@@ -118,16 +121,43 @@ class _Recording:
         columns["start_ns"] = pa.array(moved(starts))
         columns["duration_ns"] = pa.array((spans["duration_ns"].to_numpy() * factor).astype(np.int64))
         columns["ready_ns"] = pa.array(np.where(ready == 0, ready, moved(ready)))
-        variant = number % VARIANTS
-        columns["resource_id"] = pa.array(spans["resource_id"].to_numpy() ^ np.uint64(_mix(variant)))
-        for name in ("service", "instance") if variant else ():
-            columns[name] = pc.binary_join_element_wise(columns[name], _SUFFIXES[variant], "")
+        columns["shape"] = pa.array(spans["shape"].to_numpy() + np.uint32(number % VARIANTS * self._shape_count))
         return pa.table(columns).select(SPANS.names).cast(SPANS)
 
     def batch_of(self, spans: pa.Table) -> Batch:
         """A batch as a decoder yields it."""
         tally = Tally(found=spans.num_rows, accepted=spans.num_rows)
-        return replace(self.batch, spans=spans, resources=self._resources, scopes=self._scopes, tally=tally)
+        return replace(
+            self.batch,
+            spans=spans,
+            shapes=self._shapes,
+            resources=self._resources,
+            scopes=self._scopes,
+            tally=tally,
+        )
+
+
+def _together(batches: Sequence[Batch]) -> tuple[pa.Table, pa.Table]:
+    """The shapes of all batches, each once, and their spans."""
+    places: dict[int, int] = {}
+    shapes, spans = [], []
+    for batch in batches:
+        hashes = batch.shapes["shape_hash"].to_pylist()
+        new = [row for row, one in enumerate(hashes) if one not in places]
+        places |= {hashes[row]: len(places) + number for number, row in enumerate(new)}
+        shapes.append(batch.shapes.take(pa.array(new, pa.int64())))
+        numbers = np.array([places[one] for one in hashes], np.uint32)
+        spans.append(with_column(batch.spans, "shape", pa.array(numbers[batch.spans["shape"].to_numpy()])))
+    return pa.concat_tables(shapes), pa.concat_tables(spans).combine_chunks()
+
+
+def _variant_of(shapes: pa.Table, variant: int) -> pa.Table:
+    """The shapes in one variant of the shop; the first keeps its names."""
+    for name in ("shape_hash", "resource_id"):
+        shapes = with_column(shapes, name, pa.array(shapes[name].to_numpy() ^ np.uint64(_mix(variant))))
+    for name in ("service", "instance") if variant else ():
+        shapes = with_column(shapes, name, pc.binary_join_element_wise(shapes[name], _SUFFIXES[variant], ""))
+    return shapes.cast(SHAPES)
 
 
 _SUFFIXES = ["", *(f"-{number}" for number in range(2, VARIANTS + 1))]
