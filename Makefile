@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PACKAGES := chromium postgresql redis-server $(if $(shell command -v npm),,nodejs npm)
 
-.PHONY: demo test bench-ingest bench-query lint format lock wheel packages clean
+.PHONY: demo test bench-ingest bench-query bench-pages lint format lock wheel packages clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/spanwise demo
@@ -19,6 +19,10 @@ bench-ingest: $(VENV)/.test
 # Writes stores of 1, 10 and 30 million spans below the system's scratch folder (4 GB): about fifteen minutes.
 bench-query: $(VENV)/.test
 	$(BIN)/python -m tests.bench.query
+
+# The overview every second over 10 million spans while 20,000 more come each second: about two minutes.
+bench-pages: $(VENV)/.test
+	$(BIN)/python -m tests.bench.viewing
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

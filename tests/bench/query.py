@@ -1,8 +1,8 @@
 """How long the pages take over millions of spans: `python -m tests.bench.query`.
 
 A real server over a store that `tests.bench.large_store` wrote, each page asked over loopback HTTP for the last hour
-and for everything: cold (the first answer of a fresh process, the file in the system's cache), after new spans came,
-and warm. The summary's `p95` are of the cold answers and those after new spans, the ones that have to be computed.
+and for everything: cold (the first answer of a fresh process, the file in the system's cache), new (a window that was
+not asked for before) and warm (asked again). The summary's `p95` are of the cold and new answers, which are computed.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from urllib.parse import urlencode
 import httpx
 import numpy as np
 
-from tests.bench.ingest import Template
-from tests.bench.large_store import write_store
+from app.links import LAST, instant_text
+from tests.bench.large_store import DAY_NS, write_store
 from tests.server import Server, running_server
 
 SIZES = (1_000_000, 10_000_000, 30_000_000)
 WINDOWS = {"hour": "1h", "all": "all"}
 _WARM = 10
-_CHANGED = 3
+_NEW = 3
 _SPANS_A_SECOND_WRITTEN = 150_000
 _ENDPOINT = {"service": "gateway", "endpoint": "GET /checkout/{cart_id}"}
 
@@ -40,12 +40,20 @@ PAGES = {
 }
 
 Times = dict[str, list[float]]
-"""Milliseconds by kind: `cold`, `changed`, `warm`."""
+"""Milliseconds by kind: `cold`, `new`, `warm`."""
 
 
 def page_url(page: str, window: str) -> str:
     path, more = PAGES[page]
     return f"{path}?{urlencode({'dataset': '0', 'last': WINDOWS[window], **more})}"
+
+
+def new_url(page: str, window: str, end_ns: int, number: int) -> str:
+    """The page for a window of about the same spans that nobody has asked for."""
+    path, more = PAGES[page]
+    length_ns = LAST["1h"] if window == "hour" else DAY_NS
+    start, end = instant_text(end_ns - length_ns - number), instant_text(end_ns)
+    return f"{path}?{urlencode({'dataset': '0', 'from': start, 'to': end, **more})}"
 
 
 def asked(client: httpx.Client, url: str) -> float:
@@ -84,22 +92,18 @@ def large_folder(spans: int, scratch: Path) -> Path:
 def measure(folder: Path, pages: Sequence[str], cold: int) -> dict[str, dict[str, Times]]:
     """Times by window and page, and those of a trace by its id."""
     found: dict[str, dict[str, Times]] = {window: {} for window in WINDOWS}
-    body = Template(1, 8)
-    number = 0
     for window in WINDOWS:
         for page in pages:
             url = page_url(page, window)
-            times: Times = {"cold": [], "changed": [], "warm": []}
+            times: Times = {"cold": [], "new": [], "warm": []}
             for _ in range(cold):
                 with large_server(folder) as (_, client):
                     times["cold"].append(asked(client, url))
                     if len(times["cold"]) < cold:
                         continue
                     times["warm"] = [asked(client, url) for _ in range(_WARM)]
-                    for _ in range(_CHANGED):
-                        number += 1
-                        client.post("/v1/traces", content=body.body(time.time_ns() % 2**31 + number), headers=_PROTOBUF)
-                        times["changed"].append(asked(client, url))
+                    end_ns = time.time_ns()
+                    times["new"] = [asked(client, new_url(page, window, end_ns, number)) for number in range(_NEW)]
             found[window][page] = times
             print(f"{window} {page}: {_told(times)}", flush=True)
     found["trace"] = {"trace": _traces(folder)}
@@ -107,15 +111,12 @@ def measure(folder: Path, pages: Sequence[str], cold: int) -> dict[str, dict[str
     return found
 
 
-_PROTOBUF = {"Content-Type": "application/x-protobuf"}
-
-
 def _traces(folder: Path) -> Times:
     """Twenty traces all over the store, each asked for once, so that none comes out of a cache."""
     with large_server(folder) as (_, client):
         listed = client.get("/api/traces?dataset=0&last=all&limit=20").json()["report"]["rows"]
         times = [asked(client, f"/trace/{row['trace_id']}?dataset=0&last=all") for row in listed]
-    return {"cold": times[:1], "changed": times[1:], "warm": []}
+    return {"cold": times[:1], "new": times[1:], "warm": []}
 
 
 def _told(times: Times) -> str:
@@ -129,7 +130,7 @@ def p95(values: Sequence[float]) -> float:
 def summary(found: dict[str, dict[str, Times]]) -> dict[str, object]:
     """One size's figures."""
     computed = {
-        window: [value for times in found[window].values() for kind in ("cold", "changed") for value in times[kind]]
+        window: [value for times in found[window].values() for kind in ("cold", "new") for value in times[kind]]
         for window in found
     }
     return {
