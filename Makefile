@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := chromium postgresql redis-server $(if $(shell command -v npm),,nodejs npm)
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test fuzz bench-ingest lint format lock wheel packages clean
+.PHONY: demo test fuzz bench-ingest bench-query bench-pages lint format lock wheel packages clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/spanwise demo
@@ -21,6 +21,14 @@ fuzz: $(VENV)/.test
 # Loads this machine for about two minutes.
 bench-ingest: $(VENV)/.test
 	$(BIN)/python -m tests.bench.ingest
+
+# Writes stores of 1, 10 and 30 million spans below the system's scratch folder (4 GB): about fifteen minutes.
+bench-query: $(VENV)/.test
+	$(BIN)/python -m tests.bench.query
+
+# The overview every second over 10 million spans while 20,000 more come each second: about two minutes.
+bench-pages: $(VENV)/.test
+	$(BIN)/python -m tests.bench.viewing
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from analysis.reports import QueueRow
-from analysis.span import Spans
+from analysis.span import Spans, trace_bounds
 from analysis.waits import Key, owners, wait_rows
 
 MESSAGE_NAME = """
@@ -44,17 +44,18 @@ _RUNS = f"""
     where run.operation_class = 'consumer' and (message.span_id is not null or run.ready_ns > 0)
 """  # noqa: S608 - texts of this package only
 
-_WAITS = f"""
+_WAITS = """
     select trace_id, span_id, parent_span_id, first, second, greatest(start_ns - from_ns, 0) as value_ns,
            0 as failed, from_ns as arrival_ns, work_ns
-    from ({_RUNS}) as runs
-"""  # noqa: S608 - texts of this package only
+    from runs
+"""
 
 
 def broker_rows(spans: Spans) -> list[QueueRow]:
     """One row for each consuming service and task or destination."""
     if not spans.rows("select count(*) as n from spans where operation_class = 'consumer' order by n")[0][0]:
         return []
+    spans.keep("runs", _RUNS)
     notes: defaultdict[Key, list[str]] = defaultdict(list)
     for key, publishers in _publishers(spans).items():
         named = ", ".join(f"{service} {endpoint} ({count})" for (service, endpoint), count in publishers.most_common(3))
@@ -85,6 +86,7 @@ def broker_rows(spans: Spans) -> list[QueueRow]:
 
 def wait_before(spans: Spans, service: str, endpoint: str) -> tuple[int, int] | None:
     """Median and p95 of what messages waited before this endpoint took them, in nanoseconds; None without messages."""
+    spans.keep("runs", _RUNS)
     median_ns, p95_ns = spans.rows(
         f"""
         select {spans.quantile("waits.value_ns", 0.5)}, {spans.quantile("waits.value_ns", 0.95)}
@@ -100,16 +102,16 @@ def wait_before(spans: Spans, service: str, endpoint: str) -> tuple[int, int] | 
 
 
 def _keys(spans: Spans) -> list[Key]:
-    rows = spans.rows(f"select distinct first, second from ({_RUNS}) as runs order by first, second")  # noqa: S608 - texts of this package only
+    rows = spans.rows("select distinct first, second from runs order by first, second")
     return [(first, second) for first, second in rows]
 
 
 def _publishers(spans: Spans) -> Mapping[Key, Counter[Key]]:
     """Which requests publish: messages by (service, endpoint), most first."""
+    first_ns, last_ns = trace_bounds(spans, "select published_trace_id from runs where published_trace_id is not null")
     rows = spans.rows(
         f"""
-        with recursive runs as ({_RUNS}),
-        messages as (
+        with recursive messages as (
             select distinct published_trace_id as trace_id, published_span_id as span_id, first, second from runs
             where published_span_id is not null
         ), {owners("messages")}
@@ -118,7 +120,9 @@ def _publishers(spans: Spans) -> Mapping[Key, Counter[Key]]:
         join owned on owned.trace_id = messages.trace_id and owned.seed_id = messages.span_id
         group by messages.first, messages.second, owned.service, owned.endpoint
         order by messages.first, messages.second, n desc, owned.service, owned.endpoint
-        """  # noqa: S608 - texts of this package only
+        """,  # noqa: S608 - texts of this package only
+        first_ns=first_ns,
+        last_ns=last_ns,
     )
     publishers: defaultdict[Key, Counter[Key]] = defaultdict(Counter)
     for first, second, service, endpoint, count in rows:
@@ -129,15 +133,15 @@ def _publishers(spans: Spans) -> Mapping[Key, Counter[Key]]:
 def _clamped(spans: Spans) -> dict[Key, tuple[int, int, int, int]]:
     """Waits that came out negative: how many, the largest, and likewise those that only clocks can explain."""
     rows = spans.rows(
-        f"""
+        """
         select first, second, count(*) as early, max(from_ns - start_ns) as early_max_ns,
                sum(case when start_ns < publish_start_ns then 1 else 0 end) as impossible,
                max(publish_start_ns - start_ns) as impossible_max_ns
-        from ({_RUNS}) as runs
+        from runs
         where start_ns < from_ns
         group by first, second
         order by first, second
-        """  # noqa: S608 - texts of this package only
+        """
     )
     return {(a, b): (int(n), int(most), int(bad or 0), int(worst or 0)) for a, b, n, most, bad, worst in rows}
 
@@ -145,17 +149,17 @@ def _clamped(spans: Spans) -> dict[Key, tuple[int, int, int, int]]:
 def _redelivered(spans: Spans) -> dict[Key, int]:
     """Runs beyond the first of one published message, where nothing says when it was due again."""
     rows = spans.rows(
-        f"""
+        """
         select first, second, sum(runs - 1) as again from (
             select first, second, published_trace_id, published_span_id, count(*) as runs
-            from ({_RUNS}) as runs
+            from runs
             where published_span_id is not null and from_ns = publish_end_ns
             group by first, second, published_trace_id, published_span_id
         ) as messages
         where runs > 1
         group by first, second
         order by first, second
-        """  # noqa: S608 - texts of this package only
+        """
     )
     return {(first, second): int(again) for first, second, again in rows}
 

@@ -49,9 +49,9 @@ def service_edges(spans: Spans) -> tuple[ServiceEdge, ...]:
     the service that answered; without an answer the one that answers at that address elsewhere, else the address,
     database, cache or destination. A driver's span inside SQLAlchemy's of the same statement is not counted again.
     """
+    spans.keep("calls", _CALLS)
     rows = spans.rows(
         f"""
-        with {_CALLS}
         select caller, callee, count(*) as calls, sum(failed) as errors, sum(value_ns) as total_ns,
                {spans.quantile("value_ns", 0.95)} as p95_ns
         from (
@@ -67,7 +67,7 @@ def service_edges(spans: Spans) -> tuple[ServiceEdge, ...]:
         ) as named
         group by caller, callee
         order by total_ns desc, caller, callee
-        """,  # noqa: S608 - constant texts
+        """  # noqa: S608 - the engine's word for a quantile
     )
     return tuple(
         ServiceEdge(caller, callee, int(calls), int(errors), int(total_ns), round(p95_ns))
@@ -75,8 +75,9 @@ def service_edges(spans: Spans) -> tuple[ServiceEdge, ...]:
     )
 
 
+# A join for the drivers' spans only, calls kept for the two queries over them: 0.30 s became 0.20 s of 416,000 spans.
 _CALLS = """
-    entries as (
+    with entries as (
         select trace_id, parent_span_id, min(service) as service,
                max(case when operation_class = 'consumer' then 1 else 0 end) as job, max(duration_ns) as run_ns,
                max(case when outcome = 'ok' then 0 else 1 end) as run_failed
@@ -85,23 +86,29 @@ _CALLS = """
         group by trace_id, parent_span_id
     ),
     wrapped as (
-        select distinct trace_id, parent_span_id, operation from spans
+        select trace_id, parent_span_id, operation from spans
         where scope_name = 'opentelemetry.instrumentation.sqlalchemy' and operation_class = 'database'
     ),
-    calls as (
-        select spans.service as caller, coalesce(entries.service, '') as answered_by,
-               coalesce(nullif(spans.peer, ''), spans.operation) as peer,
-               case when entries.job = 1 then entries.run_failed
-                    when spans.outcome = 'ok' then 0 else 1 end as failed,
-               case when entries.job = 1 then entries.run_ns else spans.duration_ns end as value_ns
-        from spans
-        left join entries on entries.trace_id = spans.trace_id and entries.parent_span_id = spans.span_id
-        left join wrapped on wrapped.trace_id = spans.trace_id
-          and wrapped.parent_span_id = spans.parent_span_id and wrapped.operation = spans.operation
-          and spans.operation_class = 'database'
-          and spans.scope_name <> 'opentelemetry.instrumentation.sqlalchemy'
-        where spans.operation_class in ('http', 'rpc', 'database', 'cache', 'producer')
-          and spans.request_class <> 'housekeeping'
-          and wrapped.operation is null
+    outer_calls as (
+        select trace_id, span_id, service, peer, operation, outcome, duration_ns from spans
+        where operation_class in ('http', 'rpc', 'database', 'cache', 'producer') and request_class <> 'housekeeping'
+          and (operation_class <> 'database' or scope_name = 'opentelemetry.instrumentation.sqlalchemy')
+        union all
+        select driver.trace_id, driver.span_id, driver.service, driver.peer, driver.operation, driver.outcome,
+               driver.duration_ns
+        from (
+            select * from spans
+            where operation_class = 'database' and scope_name <> 'opentelemetry.instrumentation.sqlalchemy'
+              and request_class <> 'housekeeping'
+        ) as driver
+        anti join wrapped on wrapped.trace_id = driver.trace_id
+          and wrapped.parent_span_id = driver.parent_span_id and wrapped.operation = driver.operation
     )
+    select outer_calls.service as caller, coalesce(entries.service, '') as answered_by,
+           coalesce(nullif(outer_calls.peer, ''), outer_calls.operation) as peer,
+           case when entries.job = 1 then entries.run_failed
+                when outer_calls.outcome = 'ok' then 0 else 1 end as failed,
+           case when entries.job = 1 then entries.run_ns else outer_calls.duration_ns end as value_ns
+    from outer_calls
+    left join entries on entries.trace_id = outer_calls.trace_id and entries.parent_span_id = outer_calls.span_id
 """

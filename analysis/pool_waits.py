@@ -23,14 +23,14 @@ _WORTH_NS = 20_000_000
 
 _LIMIT = re.compile(r"QueuePool limit of size (\d+) overflow (-?\d+) reached, connection timed out, timeout ([\d.]+)")
 
-_CHECKOUTS = """
-    checkouts as (
+_HELD = """
+    with checkouts as (
         select trace_id, span_id, parent_span_id, service, instance, peer, start_ns, duration_ns,
                start_ns + duration_ns as end_ns, outcome, status_message,
                lead(nullif(start_ns, -1)) over (
                    partition by trace_id, parent_span_id, peer order by start_ns, span_id
                ) as next_ns
-        from spans where operation_class = 'pool' {only}
+        from spans where operation_class = 'pool'
     ),
     setups as (
         select distinct child.trace_id, child.parent_span_id as span_id
@@ -46,31 +46,27 @@ _CHECKOUTS = """
           and used.start_ns < coalesce(nullif(checkouts.next_ns, 0), used.start_ns + 1)
         where checkouts.outcome = 'ok'
         group by checkouts.trace_id, checkouts.span_id
-    ),
-    held as (
-        select checkouts.*, coalesce(holds.release_ns, checkouts.end_ns) as release_ns,
-               case when setups.span_id is null then 0 else 1 end as opening
-        from checkouts
-        left join holds on holds.trace_id = checkouts.trace_id and holds.span_id = checkouts.span_id
-        left join setups on setups.trace_id = checkouts.trace_id and setups.span_id = checkouts.span_id
     )
+    select checkouts.*, coalesce(holds.release_ns, checkouts.end_ns) as release_ns,
+           case when setups.span_id is null then 0 else 1 end as opening
+    from checkouts
+    left join holds on holds.trace_id = checkouts.trace_id and holds.span_id = checkouts.span_id
+    left join setups on setups.trace_id = checkouts.trace_id and setups.span_id = checkouts.span_id
 """
 
 _JUDGED = """
-    judged as (
-        select held.*,
-               case when held.opening = 1 then 'opening'
-                    when held.outcome = 'timeout' then 'timeout'
-                    when held.duration_ns <= 1000000 then 'free'
-                    when before.release_ns >= held.end_ns - $hand_over_ns
-                     and (before.trace_id <> held.trace_id or before.parent_span_id <> held.parent_span_id)
-                    then 'handed'
-                    else 'opening' end as verdict
-        from held
-        asof left join (select * from held where release_ns > end_ns) as before
-          on before.service = held.service and before.instance = held.instance and before.peer = held.peer
-          and before.release_ns <= held.end_ns
-    )
+    select held.*,
+           case when held.opening = 1 then 'opening'
+                when held.outcome = 'timeout' then 'timeout'
+                when held.duration_ns <= 1000000 then 'free'
+                when before.release_ns >= held.end_ns - $hand_over_ns
+                 and (before.trace_id <> held.trace_id or before.parent_span_id <> held.parent_span_id)
+                then 'handed'
+                else 'opening' end as verdict
+    from held
+    asof left join (select * from held where release_ns > end_ns) as before
+      on before.service = held.service and before.instance = held.instance and before.peer = held.peer
+      and before.release_ns <= held.end_ns
 """
 
 _PEAKS = """
@@ -89,24 +85,24 @@ _PEAKS = """
     )
 """
 
-_ONLY_CROWDED = "and concat(service, $separator, instance, $separator, peer) in (select unnest($crowded))"
-
 # A control character: services and databases are named by senders, and three names must not run into each other.
 _SEPARATOR = "\x1f"
 
-_WAITS = f"""
-    with {_CHECKOUTS.format(only=_ONLY_CROWDED)}, {_JUDGED}
+_WAITS = """
     select trace_id, span_id, parent_span_id, service as first, peer as second, duration_ns as value_ns,
            case when verdict = 'timeout' then 1 else 0 end as failed, start_ns as arrival_ns, 0 as work_ns
     from judged
     where verdict <> 'opening'
-"""  # noqa: S608 - texts of this package only
+      and concat(service, $separator, instance, $separator, peer) in (select unnest($crowded))
+"""
 
 
 def pool_rows(spans: Spans) -> list[QueueRow]:
     """One row for each service and database whose checkouts waited for one another, or gave up."""
     if not spans.rows("select count(*) as n from spans where operation_class = 'pool' order by n")[0][0]:
         return []
+    spans.keep("held", _HELD)
+    spans.keep("judged", _JUDGED, hand_over_ns=_HAND_OVER_NS)
     pools = _crowded_pools(spans)
     if not pools:
         return []
@@ -146,7 +142,6 @@ def pool_rows(spans: Spans) -> list[QueueRow]:
         kind="pool",
         confidence="derived",
         parameters={
-            "hand_over_ns": _HAND_OVER_NS,
             "separator": _SEPARATOR,
             "crowded": [
                 _SEPARATOR.join((service, process.instance, peer))
@@ -175,7 +170,7 @@ def _crowded_pools(spans: Spans) -> dict[Key, list[_Process]]:
     """Pools by (service, database) whose processes saw more hand-overs than connections in use, or time-outs."""
     rows = spans.rows(
         f"""
-        with {_CHECKOUTS.format(only="")}, {_JUDGED}, {_PEAKS}
+        with {_PEAKS}
         select judged.service, judged.peer, judged.instance, coalesce(max(peaks.peak), 0) as peak,
                sum(case when verdict = 'opening' and duration_ns > 1000000 then 1 else 0 end) as openings,
                max(case when verdict = 'opening' then duration_ns else 0 end) as opening_ns,
@@ -195,7 +190,6 @@ def _crowded_pools(spans: Spans) -> dict[Key, list[_Process]]:
             or sum(case when verdict = 'timeout' then 1 else 0 end) > 0
         order by judged.service, judged.peer, judged.instance
         """,  # noqa: S608 - texts of this package only
-        hand_over_ns=_HAND_OVER_NS,
         worth_ns=_WORTH_NS,
     )
     pools: dict[Key, list[_Process]] = {}

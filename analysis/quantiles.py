@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 CONFIDENCE = 0.95
 
 
@@ -56,17 +58,16 @@ class _Cumulative:
 
     def __init__(self, count: int, q: float) -> None:
         spread = 12 * math.sqrt(count * q * (1 - q)) + 12
-        self.first = max(0, int(count * q - spread))
+        self.first = first = max(0, int(count * q - spread))
         last = min(count, int(count * q + spread))
-        constant = math.lgamma(count + 1)
-        log_q, log_p = math.log(q), math.log1p(-q)
-        total = 0.0
-        self.sums = []
-        for k in range(self.first, last + 1):
-            total += math.exp(
-                constant - math.lgamma(k + 1) - math.lgamma(count - k + 1) + k * log_q + (count - k) * log_p
-            )
-            self.sums.append(total)
+        log_odds = math.log(q) - math.log1p(-q)
+        begin = math.lgamma(count + 1) - math.lgamma(first + 1) - math.lgamma(count - first + 1)
+        # Each probability from the one before: gamma functions of every k took 1 ms a quantile of 40,000 requests.
+        k = np.arange(first, last, dtype=np.float64)
+        steps = np.log((count - k) / (k + 1)) + log_odds
+        logs = np.concatenate([[0.0], np.cumsum(steps)])
+        logs += begin + first * math.log(q) + (count - first) * math.log1p(-q)
+        self.sums: list[float] = np.cumsum(np.exp(logs)).tolist()
 
 
 def sample_quantile(ordered: Sequence[int], q: float) -> int:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from analysis.attempts import RetriedCall, hidden_retries, visible_retries
 from analysis.job_retries import job_counts, job_retries, publishers
 from analysis.reports import AttemptOutcome, RetriesReport, RetryEdge
-from analysis.span import Spans
+from analysis.span import Spans, trace_bounds
 from analysis.waits import owners
 
 MAX_GAPS = 200
@@ -147,6 +147,9 @@ def _payers(spans: Spans, calls: Sequence[RetriedCall]) -> dict[tuple[str, int],
     """The request (service, endpoint) around each retried call, by (trace id, span id)."""
     if not calls:
         return {}
+    first_ns, last_ns = trace_bounds(
+        spans, "select unnest($trace_ids)::uuid", trace_ids=list({call.trace_id for call in calls})
+    )
     rows = spans.rows(
         f"""
         with recursive seeds as (
@@ -157,6 +160,8 @@ def _payers(spans: Spans, calls: Sequence[RetriedCall]) -> dict[tuple[str, int],
         """,  # noqa: S608 - texts of this package only
         trace_ids=[call.trace_id for call in calls],
         span_ids=[str(call.span_id) for call in calls],
+        first_ns=first_ns,
+        last_ns=last_ns,
     )
     return {(trace, int(span_id)): (service, endpoint) for trace, span_id, service, endpoint in rows}
 

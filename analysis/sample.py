@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from analysis.semantics import RequestClass
 from analysis.span import Span, Spans, load_traces
@@ -85,56 +86,82 @@ def sample_endpoint(spans: Spans, service: str, endpoint: str, share: float = 1.
 
 def sample_endpoints(spans: Spans, endpoints: Sequence[tuple[str, str]], share: float = 1.0) -> list[Sample]:
     """Samples of several endpoints (service, name) that have requests; a trace that they share is loaded once."""
-    found = [_draw(spans, service, endpoint, share) for service, endpoint in endpoints]
-    draws = [draw for draw in found if draw is not None]
+    draws = _draws(spans, endpoints, share)
     traces = linked_traces(spans, [trace_id for draw in draws for trace_id, *_ in draw.rows])
     return [_sample(draw, traces) for draw in draws]
 
 
-def _draw(spans: Spans, service: str, endpoint: str, share: float) -> Draw | None:
+def _draws(spans: Spans, endpoints: Sequence[tuple[str, str]], share: float) -> list[Draw]:
+    """Which requests of each endpoint to load, in the order asked for; two queries, whatever their number."""
+    spans.keep(
+        "drawable",
+        """
+        select requests.service, requests.endpoint, trace_id, span_id, duration_ns from requests
+        join (select unnest($services) as service, unnest($endpoints) as endpoint) as asked
+          on asked.service = requests.service and asked.endpoint = requests.endpoint
+        """,
+        services=[service for service, _ in endpoints],
+        endpoints=[endpoint for _, endpoint in endpoints],
+    )
     bounds = spans.rows(
         f"""
-        select count(*), {spans.quantile("duration_ns", 0.4)}, {spans.quantile("duration_ns", 0.6)},
-               {spans.quantile("duration_ns", 0.9)}, {spans.quantile("duration_ns", 0.95)},
-               {spans.quantile("duration_ns", 0.99)}
-        from requests where service = $service and endpoint = $endpoint order by 1
-        """,  # noqa: S608 - the engine's words for quantiles
-        service=service,
-        endpoint=endpoint,
-    )[0]
-    total = int(bounds[0])
-    if total == 0:
-        return None
-    low_ns, high_ns, p90_ns, p95_ns, p99_ns = (round(bound) for bound in bounds[1:])
-    quantile = tail_quantile(total)
-    tail_ns = p99_ns if quantile == 0.99 else p95_ns
-    caps = _caps(total, share)
-    drawn = spans.rows(
+        select service, endpoint, count(*) as n, {spans.quantile("duration_ns", 0.4)},
+               {spans.quantile("duration_ns", 0.6)}, {spans.quantile("duration_ns", 0.9)},
+               {spans.quantile("duration_ns", 0.95)}, {spans.quantile("duration_ns", 0.99)}
+        from drawable group by service, endpoint order by service, endpoint
+        """  # noqa: S608 - the engine's words for quantiles
+    )
+    plans = {}
+    for service, endpoint, total, *found in bounds:
+        low_ns, high_ns, p90_ns, p95_ns, p99_ns = (round(bound) for bound in found)
+        q = tail_quantile(total)
+        plans[service, endpoint] = (int(total), q, low_ns, high_ns, p90_ns, p99_ns if q == 0.99 else p95_ns)
+    rows: dict[tuple[str, str], list[tuple[str, int, int, int]]] = {key: [] for key in plans}
+    for service, endpoint, trace_id, span_id, stratum, members in _drawn(spans, plans, share):
+        rows[service, endpoint].append((trace_id, int(span_id), int(stratum), int(members)))
+    return [
+        Draw(*key, total, q, tail_ns, low_ns, high_ns, tuple(rows[key]))
+        for key in dict.fromkeys(endpoints)
+        if key in plans
+        for total, q, low_ns, high_ns, _, tail_ns in [plans[key]]
+    ]
+
+
+def _drawn(
+    spans: Spans, plans: Mapping[tuple[str, str], tuple[int, float, int, int, int, int]], share: float
+) -> list[tuple[Any, ...]]:
+    caps = [_caps(total, share) for total, *_ in plans.values()]
+    return spans.rows(
         """
-        with strata as (
-            select trace_id, span_id, duration_ns,
-                case when duration_ns >= $tail_ns then 4 when duration_ns > $p90_ns then 3
-                     when duration_ns > $high_ns then 2 when duration_ns >= $low_ns then 1 else 0 end as stratum
-            from requests where service = $service and endpoint = $endpoint
+        with plans as (
+            select unnest($services) as service, unnest($endpoints) as endpoint, unnest($low) as low_ns,
+                   unnest($high) as high_ns, unnest($p90) as p90_ns, unnest($tail) as tail_ns, unnest($cap0) as cap0,
+                   unnest($cap1) as cap1, unnest($cap2) as cap2, unnest($cap3) as cap3, unnest($cap4) as cap4
+        ), strata as (
+            select drawable.*, cap0, cap1, cap2, cap3, cap4,
+                case when duration_ns >= tail_ns then 4 when duration_ns > p90_ns then 3
+                     when duration_ns > high_ns then 2 when duration_ns >= low_ns then 1 else 0 end as stratum
+            from drawable
+            join plans on plans.service = drawable.service and plans.endpoint = drawable.endpoint
         ), ranked as (
-            select *, count(*) over (partition by stratum) as members,
-                row_number() over (partition by stratum order by md5(trace_id::varchar), span_id) as draw
+            select *, count(*) over (partition by service, endpoint, stratum) as members,
+                row_number() over (
+                    partition by service, endpoint, stratum order by md5(trace_id::varchar), span_id
+                ) as draw
             from strata
         )
-        select replace(trace_id::varchar, '-', ''), span_id, stratum, members from ranked
-        where draw <= case stratum when 0 then $cap0 when 1 then $cap1 when 2 then $cap2 when 3 then $cap3
-                      else $cap4 end
-        order by stratum, draw
+        select service, endpoint, replace(trace_id::varchar, '-', ''), span_id, stratum, members from ranked
+        where draw <= case stratum when 0 then cap0 when 1 then cap1 when 2 then cap2 when 3 then cap3 else cap4 end
+        order by service, endpoint, stratum, draw
         """,
-        service=service,
-        endpoint=endpoint,
-        tail_ns=tail_ns,
-        p90_ns=p90_ns,
-        high_ns=high_ns,
-        low_ns=low_ns,
-        **{f"cap{stratum}": cap for stratum, cap in enumerate(caps)},
+        services=[service for service, _ in plans],
+        endpoints=[endpoint for _, endpoint in plans],
+        low=[plan[2] for plan in plans.values()],
+        high=[plan[3] for plan in plans.values()],
+        p90=[plan[4] for plan in plans.values()],
+        tail=[plan[5] for plan in plans.values()],
+        **{f"cap{stratum}": [cap[stratum] for cap in caps] for stratum in range(len(_STRATA_CAPS))},
     )
-    return Draw(service, endpoint, total, quantile, tail_ns, low_ns, high_ns, tuple(drawn))
 
 
 def _sample(draw: Draw, traces: Mapping[str, Trace]) -> Sample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
@@ -103,12 +104,31 @@ class Window:
         return self.end_ns - self.start_ns
 
 
+@dataclass(frozen=True)
+class Thinned:
+    """How much of the window's spans is looked at."""
+
+    kept: int
+    total: int
+    slices: int
+    """Equal slices of time, evenly over the window; 1 where all of it is looked at."""
+
+    @property
+    def whole(self) -> bool:
+        return self.kept == self.total
+
+    @property
+    def share(self) -> float:
+        return self.kept / self.total if self.total else 1.0
+
+
 class Spans(Protocol):
     """Read access to one dataset in one time window, given to analyses instead of a database connection.
 
     Relations that a query may name, all cut to the dataset:
     `spans` starts inside the window; `requests` is the subset of `spans` that are requests (entry spans);
     `trace_spans` has every span of the dataset whatever its time, for completing traces;
+    `trace_times(trace_id, first_ns, last_ns)`: rows whose times together enclose all starts of a trace's spans;
     `span_events(trace_id, span_id, span_hash, position, time_ns, name, attributes)`;
     `span_links(trace_id, span_id, span_hash, position, linked_trace_id, linked_span_id, attributes)`;
     `resources(resource_id, service, attributes)` and `scopes(scope_id, name, version, attributes)`, which all datasets
@@ -124,6 +144,18 @@ class Spans(Protocol):
         """All rows of one select; values only as `$name`. Raises `analysis.errors.QueryInterrupted` on a deadline."""
         ...
 
+    def arrays(self, sql: str, **parameters: object) -> list[tuple[Any, ...]]:
+        """As `rows`; lists of whole numbers come as numpy arrays, without an object for each number."""
+        ...
+
+    def keep(self, name: str, sql: str, **parameters: object) -> None:
+        """Makes a relation of a select for the further queries of this handle, computed once; made anew if it is."""
+        ...
+
+    def thinned(self, most: int) -> AbstractContextManager[Thinned]:
+        """While it lasts `spans` and `requests` hold about `most` spans, in slices of time evenly over the window."""
+        ...
+
     def quantile(self, column: str, q: float) -> str:
         """The engine's words for the exact interpolated quantile of a column, for use inside a select list."""
         ...
@@ -134,14 +166,32 @@ def load_traces(spans: Spans, trace_ids: Sequence[str]) -> dict[str, list[Span]]
     traces: dict[str, list[Span]] = {trace_id: [] for trace_id in trace_ids}
     if not traces:
         return traces
+    first_ns, last_ns = trace_bounds(spans, "select unnest($trace_ids)::uuid", trace_ids=list(traces))
     rows = spans.rows(
         f"""
         select {SPAN_COLUMNS} from trace_spans
-        where trace_id in (select unnest($trace_ids)::uuid)
+        where trace_id in (select unnest($trace_ids)::uuid) and start_ns between $first_ns and $last_ns
         order by trace_spans.trace_id, start_ns, span_id, span_hash
         """,  # noqa: S608 - a constant select list
         trace_ids=list(traces),
+        first_ns=first_ns,
+        last_ns=last_ns,
     )
     for row in rows:
         traces[row[0]].append(Span._make(row))
     return traces
+
+
+def trace_bounds(spans: Spans, wanted: str, **parameters: object) -> tuple[int, int]:
+    """First and last start among all spans of the traces that a select yields: what a search for them may skip.
+
+    Start times rise with the order of arrival, more or less, so that a store reads only the part in between.
+    """
+    first_ns, last_ns = spans.rows(
+        f"""
+        select coalesce(min(first_ns), 0), coalesce(max(last_ns), -1) from trace_times
+        where trace_id in ({wanted}) order by 1, 2
+        """,  # noqa: S608 - texts of this package only
+        **parameters,
+    )[0]
+    return int(first_ns), int(last_ns)

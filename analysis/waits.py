@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from analysis.grouped import Group, bucket_size_ns, bucket_starts_ns, group_quantiles
 from analysis.reports import QueueRow
-from analysis.span import Spans
+from analysis.span import Spans, trace_bounds
 
 NOTICEABLE_NS = 1_000_000
 MAX_PAYERS = 8
@@ -33,14 +33,15 @@ def wait_rows(
     notes: Mapping[Key, Sequence[str]] | None = None,
 ) -> list[QueueRow]:
     """One row for each (who waits, for what), most total time first."""
-    parameters = parameters or {}
-    groups = group_quantiles(spans, source, parameters, (0.5, 0.95, 0.99))
+    # Kept, because seven queries follow: a source is joins over all spans of the window.
+    spans.keep("waits", source, **(parameters or {}))
+    groups = group_quantiles(spans, "select * from waits", qs=(0.5, 0.95, 0.99))
     if not groups:
         return []
-    waited, work = _waited_and_work(spans, source, parameters)
-    series = _series(spans, source, parameters)
-    payers = _payers(spans, source, parameters)
-    examples = _examples(spans, source, parameters)
+    waited, work = _waited_and_work(spans)
+    series = _series(spans)
+    payers = _payers(spans)
+    examples = _examples(spans)
     bucket_ns, starts = _buckets(spans)
     empty: tuple[tuple[int, ...], tuple[int | None, ...]] = ((0,) * len(starts), (None,) * len(starts))
     rows = []
@@ -90,18 +91,15 @@ def _row(kind: str, key: Key, confidence: str, group: Group) -> QueueRow:
     )
 
 
-def _waited_and_work(
-    spans: Spans, source: str, parameters: Mapping[str, object]
-) -> tuple[dict[Key, int], dict[Key, int]]:
+def _waited_and_work(spans: Spans) -> tuple[dict[Key, int], dict[Key, int]]:
     rows = spans.rows(
         f"""
         select first, second, sum(case when value_ns > {NOTICEABLE_NS} then 1 else 0 end) as waited,
                {spans.quantile("work_ns", 0.5)} as work_p50_ns
-        from ({source}) as source
+        from waits
         group by first, second
         order by first, second
-        """,  # noqa: S608 - texts of this package only
-        **parameters,
+        """  # noqa: S608 - the engine's word for a quantile
     )
     return {(a, b): int(n) for a, b, n, _ in rows}, {(a, b): round(work) for a, b, _, work in rows}
 
@@ -112,22 +110,19 @@ def _buckets(spans: Spans) -> tuple[int, tuple[int, ...]]:
     return bucket_ns, bucket_starts_ns(window.start_ns, window.end_ns, bucket_ns)
 
 
-def _series(
-    spans: Spans, source: str, parameters: Mapping[str, object]
-) -> dict[Key, tuple[tuple[int, ...], tuple[int | None, ...]]]:
+def _series(spans: Spans) -> dict[Key, tuple[tuple[int, ...], tuple[int | None, ...]]]:
     """Arrivals and p95 wait by time of arrival; what arrived before the window counts in its first bucket."""
     bucket_ns, starts = _buckets(spans)
     rows = spans.rows(
         f"""
         select first, second, floor((greatest(arrival_ns, $first_ns) - $first_ns) / $bucket_ns) as bucket,
                count(*) as n, {spans.quantile("value_ns", 0.95)} as p95_ns
-        from ({source}) as source
+        from waits
         group by first, second, bucket
         order by first, second, bucket
-        """,  # noqa: S608 - texts of this package only
+        """,  # noqa: S608 - the engine's word for a quantile
         first_ns=starts[0],
         bucket_ns=bucket_ns,
-        **parameters,
     )
     arrivals: dict[Key, list[int]] = {}
     waits: dict[Key, list[int | None]] = {}
@@ -139,10 +134,11 @@ def _series(
     return {key: (tuple(line), tuple(waits[key])) for key, line in arrivals.items()}
 
 
-def _payers(spans: Spans, source: str, parameters: Mapping[str, object]) -> dict[Key, list[tuple[str, str, int, int]]]:
+def _payers(spans: Spans) -> dict[Key, list[tuple[str, str, int, int]]]:
+    bounds = trace_bounds(spans, "select trace_id from waits")
     rows = spans.rows(
         f"""
-        with recursive waits as ({source}), {owners("waits")}
+        with recursive {owners("waits")}
         select waits.first, waits.second, owned.service, owned.endpoint,
                count(distinct owned.owner_id) as requests, sum(waits.value_ns) as waited_ns
         from waits
@@ -151,7 +147,8 @@ def _payers(spans: Spans, source: str, parameters: Mapping[str, object]) -> dict
         group by waits.first, waits.second, owned.service, owned.endpoint
         order by waits.first, waits.second, waited_ns desc, owned.service, owned.endpoint
         """,  # noqa: S608 - texts of this package only
-        **parameters,
+        first_ns=bounds[0],
+        last_ns=bounds[1],
     )
     payers: dict[Key, list[tuple[str, str, int, int]]] = {}
     for first, second, service, endpoint, requests, waited_ns in rows:
@@ -163,12 +160,13 @@ def owners(seeds: str) -> str:
     """Common table expressions that find the request around each row of `seeds(trace_id, span_id)`.
 
     They end in `owned(trace_id, seed_id, owner_id, service, endpoint)`: the first request at or above the seed, or
-    the topmost span that is there. For use after `with recursive`; bounded to 32 steps, so cycles end.
+    the topmost span that is there. For use after `with recursive`; bounded to 32 steps, so cycles end. The query takes
+    `trace_bounds` of the seeds as $first_ns and $last_ns.
     """
     return f"""
     around as (
         select trace_id, span_id, parent_span_id, request_class, service, endpoint from trace_spans
-        where trace_id in (select trace_id from {seeds})
+        where trace_id in (select trace_id from {seeds}) and start_ns between $first_ns and $last_ns
     ),
     climb as (
         select around.*, seed.span_id as seed_id, 0 as depth
@@ -190,7 +188,7 @@ def owners(seeds: str) -> str:
     """  # noqa: S608 - texts of this package only
 
 
-def _examples(spans: Spans, source: str, parameters: Mapping[str, object]) -> dict[Key, list[str]]:
+def _examples(spans: Spans) -> dict[Key, list[str]]:
     rows = spans.rows(
         f"""
         select first, second, replace(trace_id::varchar, '-', '') as trace from (
@@ -198,14 +196,13 @@ def _examples(spans: Spans, source: str, parameters: Mapping[str, object]) -> di
                    row_number() over (partition by first, second order by value_ns desc, trace_id) as place
             from (
                 select first, second, trace_id, max(value_ns) as value_ns
-                from ({source}) as source
+                from waits
                 group by first, second, trace_id
             ) as traces
         ) as ranked
         where place <= {MAX_TRACES}
         order by first, second, place
-        """,  # noqa: S608 - texts of this package only
-        **parameters,
+        """  # noqa: S608 - a constant number
     )
     examples: dict[Key, list[str]] = {}
     for first, second, trace in rows:

@@ -61,8 +61,14 @@ def _report_route(operation: Operation) -> Route:
         scope = parse_scope(request.query_params, datasets, now_ns)
         dataset = next(each for each in datasets if each.dataset_id == scope.dataset_id)
         window = scope.window(dataset, now_ns)
-        found = await queries.run(operation.function, scope.dataset_id, window, *arguments)
-        answer = {"dataset": scope.dataset_id, "start_ns": window.start_ns, "end_ns": window.end_ns, "report": found}
+        found = await queries.answer(operation.function, scope.dataset_id, window, *arguments, moving=scope.last)
+        answer = {
+            "dataset": scope.dataset_id,
+            "start_ns": found.window.start_ns,
+            "end_ns": found.window.end_ns,
+            "as_of_ns": found.as_of_ns,
+            "report": found.report,
+        }
         return await asyncio.to_thread(json_answer, answer)
 
     return _route(operation.path, report)

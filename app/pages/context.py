@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
@@ -16,7 +16,7 @@ from analysis.errors import NotFound, QueryInterrupted
 from analysis.span import Window
 from app.links import BadScope, Scope, parse_scope
 from app.pages.rendering import View, error_page, render
-from app.query import Queries
+from app.query import Answer, Queries
 from app.settings import Settings
 from app.store.base import LIVE, Store, StoreBusy, StoreError
 
@@ -33,6 +33,8 @@ class Page:
     view: View
     window: Window
     now_ns: int
+    read_at_ns: list[int] = field(default_factory=list)
+    """When the spans of each report on the page were read."""
 
     @property
     def store(self) -> Store:
@@ -60,12 +62,15 @@ class Page:
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
         """An analysis over the page's dataset and window, off the loop, cached and with a deadline."""
         queries: Queries = self.request.app.state.queries
-        report: T = await queries.run(function, self.view.scope.dataset_id, self.window, *arguments)
-        return report
+        scope = self.view.scope
+        answer: Answer[T] = await queries.answer(function, scope.dataset_id, self.window, *arguments, moving=scope.last)
+        self.read_at_ns.append(answer.as_of_ns)
+        return answer.report
 
     async def render(self, template: str, active: str, status: int = 200, **context: Any) -> HTMLResponse:
         """The page, written in a thread: a waterfall of thousands of rows would hold up the loop."""
-        return await run_in_threadpool(render, template, self.view, active, status, **context)
+        view = replace(self.view, as_of_ns=min(self.read_at_ns, default=0))
+        return await run_in_threadpool(render, template, view, active, status, **context)
 
 
 async def open_page(request: Request) -> Page:

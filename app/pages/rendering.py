@@ -110,6 +110,8 @@ class View:
     to_ns: int
     carried: tuple[tuple[str, str], ...]
     """Other parameters of this URL, kept when the dataset or window is changed."""
+    as_of_ns: int = 0
+    """When the oldest report on the page was read from the store, 0 where there is none."""
 
     @property
     def window_fixed(self) -> bool:

@@ -81,6 +81,10 @@ class Store(Protocol):
         """A number that changes whenever spans of the dataset do: the high-water mark that caches key on."""
         ...
 
+    def deletions(self, dataset_id: int) -> int:
+        """A number that changes whenever spans of the dataset are deleted: nothing older may be shown any more."""
+        ...
+
     def size_bytes(self) -> int:
         """Bytes on disk: file and write-ahead log."""
         ...

@@ -121,7 +121,7 @@ def delete(connection: duckdb.DuckDBPyConnection, dataset_id: int) -> None:
     known = connection.execute("select 1 from datasets where dataset_id = ?", [dataset_id]).fetchall()
     if not known:
         raise StoreError(f"there is no dataset {dataset_id}: it may have been deleted")
-    for table in ("all_spans", "all_events", "all_links"):
+    for table in ("all_spans", "all_events", "all_links", "all_trace_times"):
         connection.execute(f"delete from {table} where dataset_id = ?", [dataset_id])  # noqa: S608 - a constant
     if dataset_id != LIVE:
         connection.execute("delete from datasets where dataset_id = ?", [dataset_id])

@@ -49,6 +49,7 @@ class DuckStore:
         # Versions go on from the clock, so that what a browser kept from an earlier run is never taken for current.
         self._first_version = time.time_ns() // 1_000
         self._versions: dict[int, int] = {}
+        self._deletions: dict[int, int] = {}
         self._live: tuple[float, int, Dataset] | None = None
         self._references = writing.KnownReferences()
         self._closed = False
@@ -127,6 +128,9 @@ class DuckStore:
             with self._state_lock:
                 self._recent.pop(dataset_id, None)
                 self._candidates.pop(dataset_id, None)
+                self._deletions[dataset_id] = self._deletions.get(dataset_id, 0) + 1
+                # Its counts may be 10 s old otherwise.
+                self._live = None
             self._changed(dataset_id, ())
 
     @contextmanager
@@ -149,6 +153,11 @@ class DuckStore:
         """A number that changes whenever spans of the dataset do: the high-water mark that caches key on."""
         with self._state_lock:
             return self._versions.get(dataset_id, self._first_version)
+
+    def deletions(self, dataset_id: int) -> int:
+        """A number that changes whenever spans of the dataset are deleted: nothing older may be shown any more."""
+        with self._state_lock:
+            return self._deletions.get(dataset_id, 0)
 
     def size_bytes(self) -> int:
         """Bytes on disk: file and write-ahead log; 0 for a store in memory."""

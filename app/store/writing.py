@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from app.otlp.columns import RESOURCES, SCOPES, TABLES, Batch
+from app.store import trace_times
 from app.store.base import Appended
 from app.store.duplicates import Hashes, RecentSpans, Times, first_of_each, time_ranges
 from app.store.shapes import ShapesOfTransaction
@@ -105,9 +106,9 @@ def write(
         if (rows := shapes.rows()) is not None:
             _insert(connection, "all_shapes", rows)
         # In one piece: an insert works through each piece by itself, and pieces of a body each take 1.4 times as long.
-        _insert(
-            connection, "all_spans", (table if new.all() else table.filter(pa.array(new))).combine_chunks(), dataset_id
-        )
+        table = (table if new.all() else table.filter(pa.array(new))).combine_chunks()
+        _insert(connection, "all_spans", table, dataset_id)
+        _insert(connection, "all_trace_times", trace_times.of(table), dataset_id)
     for name in ("events", "links"):
         # A repeat that was sent twice at once brings its events twice: one batch's rows for a hash are enough.
         tables, rest = [], kept

@@ -115,7 +115,7 @@ def test_a_gigabyte_of_zeros_is_refused_within_the_limit_of_one_body(server: Ser
         before = peak_bytes(server)
         for _ in range(3):
             assert client.post("/v1/traces", content=bomb, headers=headers).status_code == 413
-        # One body of 64 MiB after decompression, the bomb as it was sent, what an allocator rounds up and what it keeps.
+        # One body of 64 MiB after decompression, the bomb as it was sent, what an allocator rounds up and keeps.
         assert peak_bytes(server) - before < (64 + 32) * MIB + KEPT_BYTES
 
 

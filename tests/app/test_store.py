@@ -342,7 +342,7 @@ def test_a_newer_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
     open_store(path).close()
     with duckdb.connect(path) as connection:
         connection.execute("insert into _migrations values (7, '0007_later', 0)")
-    with pytest.raises(StoreError, match=r"newer Spanwise \(schema 7, this one knows 2\): upgrade Spanwise or"):
+    with pytest.raises(StoreError, match=r"newer Spanwise \(schema 7, this one knows 3\): upgrade Spanwise or"):
         open_store(path)
     # Refusing must let go of the file.
     duckdb.connect(path).close()

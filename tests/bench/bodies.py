@@ -10,7 +10,8 @@ import numpy.typing as npt
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 SPANS_A_TRACE = 8
-_START_NS, _DURATION_NS = 1_790_000_000_000_000_000, 123_456_789
+FIRST_START_NS, _DURATION_NS = 1_790_000_000_000_000_000, 123_456_789
+NS_A_SPAN = 1_000
 _HEX_PAIRS = np.frombuffer(bytes(range(256)).hex().encode(), np.uint16)
 
 Bytes = npt.NDArray[np.uint8]
@@ -37,8 +38,8 @@ class Template:
         self._places = {
             "span_id": one.index(struct.pack(">Q", 1), 16),
             "parent_span_id": one.index(struct.pack(">Q", 2), 16),
-            "start": one.index(struct.pack("<Q", _START_NS)),
-            "end": one.index(struct.pack("<Q", _START_NS + _DURATION_NS)),
+            "start": one.index(struct.pack("<Q", FIRST_START_NS)),
+            "end": one.index(struct.pack("<Q", FIRST_START_NS + _DURATION_NS)),
             "user": one.index(b"u" * 16),
             "total": one.index(struct.pack("<d", 1.5)),
         }
@@ -60,7 +61,8 @@ class Template:
         self._write(rows, "span_id", ids)
         self._write(rows, "parent_span_id", np.roll(ids, 1, axis=0))
         starts = (
-            np.uint64(_START_NS) + (np.uint64(number * self.spans) + np.arange(self.spans, dtype=np.uint64)) * 1_000
+            np.uint64(FIRST_START_NS)
+            + (np.uint64(number * self.spans) + np.arange(self.spans, dtype=np.uint64)) * NS_A_SPAN
         )
         self._write(rows, "start", starts.view(np.uint8).reshape(-1, 8))
         self._write(rows, "end", (starts + self._durations_ns).view(np.uint8).reshape(-1, 8))
@@ -103,8 +105,8 @@ def _encoded(seed: int, spans: int) -> bytes:
             parent_span_id=struct.pack(">Q", 2),
             name=f"{method} {route}",
             kind=chance.choice([2, 3]),
-            start_time_unix_nano=_START_NS,
-            end_time_unix_nano=_START_NS + _DURATION_NS,
+            start_time_unix_nano=FIRST_START_NS,
+            end_time_unix_nano=FIRST_START_NS + _DURATION_NS,
             flags=0x101,
         )
         for key, text in (
