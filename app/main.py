@@ -37,7 +37,6 @@ from app.store import open_store
 from app.store.base import Store, StoreError
 from app.store.connection import Limits, default_limits
 
-_MIN_FREE_BYTES = 256 * 2**20
 _IMPORTS_AT_ONCE = 2
 _FAILURE_COUNTS_NS = 60_000_000_000
 """Longer, and a balancer that sends nothing to a server that is not ready would keep it so for ever."""
@@ -103,9 +102,14 @@ async def running(app: Starlette) -> AsyncIterator[None]:
 
 
 def store_limits(settings: Settings) -> Limits:
-    """What the database may use: the default, with the memory that was asked for."""
+    """What the database may use: as the settings say, the default where they leave it open."""
     limits = default_limits()
-    return replace(limits, memory_bytes=settings.memory_limit_bytes) if settings.memory_limit_bytes else limits
+    return replace(
+        limits,
+        memory_bytes=settings.memory_limit_bytes or limits.memory_bytes,
+        checkpoint_bytes=settings.checkpoint_bytes,
+        min_free_bytes=settings.min_free_bytes,
+    )
 
 
 class _PlotlyFile(StaticFiles):
@@ -144,7 +148,7 @@ async def readyz(request: Request) -> Response:
             free_bytes = await asyncio.to_thread(_free_bytes, settings.data)
     except (StoreError, TimeoutError) as error:
         return JSONResponse({"error": f"The store does not answer: {error}", "hint": "See the server's log."}, 503)
-    if free_bytes < _MIN_FREE_BYTES:
+    if free_bytes < settings.min_free_bytes:
         message = f"Only {free_bytes // 2**20} MiB of disk are free."
         return JSONResponse({"error": message, "hint": "Free some disk, or delete a dataset."}, 503)
     stats: IngestStats = request.app.state.ingest.stats()
