@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PACKAGES := chromium postgresql redis-server
+PACKAGES := chromium postgresql redis-server $(if $(shell command -v npm),,nodejs npm)
 
 .PHONY: demo test bench-ingest lint format lock wheel packages clean
 
@@ -55,7 +55,8 @@ $(BIN)/python:
 		{ echo "cannot make $(VENV): apt-get install python3-venv (or python3-pip) helps on Debian" >&2; rm -rf $(VENV); exit 1; }
 	$(BIN)/python -m pip install -q --upgrade "pip>=25.1"
 
-# The browser and the servers that tests start on free ports in scratch folders.
+# The browser and the servers that tests start on free ports in scratch folders, and Node for JavaScript's exporters,
+# which tests get by npm themselves; a Node from elsewhere is as good as Debian's.
 packages:
 	@missing=; for name in $(PACKAGES); do dpkg -s $$name >/dev/null 2>&1 || missing="$$missing $$name"; done; \
 	test -z "$$missing" && exit 0; \
@@ -65,4 +66,4 @@ packages:
 	else echo "not installed:$$missing; tests that need them are skipped (with CI=true they fail)" >&2; fi
 
 clean:
-	rm -rf $(VENV) .lock-venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .lock-venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/exporters_js/node_modules

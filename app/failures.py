@@ -28,7 +28,7 @@ def refusal(request: Request, status: int, message: str, hint: str = "") -> Resp
     path: str = request.scope["path"]
     if otlp.is_otlp(path, request.headers):
         return otlp.failure(request.headers, status, f"{message} {hint}".strip())
-    if path == "/api" or path.startswith(("/api/", "/healthz", "/readyz")):
+    if path == "/api" or path.startswith(("/api/", "/healthz", "/readyz", "/metrics")):
         return JSONResponse({"error": message, "hint": hint}, status)
     return error_page(request, status, _TITLES.get(status, HTTPStatus(status).phrase), message, hint)
 

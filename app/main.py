@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -26,11 +24,14 @@ from app.ingest.demo import load_demo
 from app.ingest.ingest import Ingest, IngestLimits
 from app.ingest.stats import IngestStats
 from app.ingest.uploading import clear_scratch, scratch_folder
+from app.measuring.loop_lag import LoopLag
+from app.metrics import routes as metrics_routes
 from app.pages.routes import routes as page_routes
 from app.query import Queries
 from app.receivers.grpc import GrpcReceiver
 from app.receivers.http import routes as otlp_routes
 from app.resources import asset_folder
+from app.self_report import free_bytes
 from app.settings import Settings
 from app.sockets import listening_hosts
 from app.store import open_store
@@ -45,10 +46,10 @@ _FAILURE_COUNTS_NS = 60_000_000_000
 def create_app(settings: Settings, *, demo: bool = False) -> Starlette:
     """The whole server as one ASGI application; with `demo` the example is loaded unless the store has it.
 
-    `app.state` holds settings, store, ingest and queries while the lifespan is running.
+    `app.state` holds settings, store, ingest, queries and loop_lag while the lifespan is running.
     """
     app = Starlette(
-        routes=[*otlp_routes, *api_routes, *page_routes, *_own_routes()],
+        routes=[*otlp_routes, *api_routes, *metrics_routes, *page_routes, *_own_routes()],
         middleware=[
             Middleware(Guard, allowed_hosts=_hosts(settings), refuse=refusal, bug=bug),
             Middleware(CancelOnDisconnect),
@@ -94,11 +95,20 @@ async def running(app: Starlette) -> AsyncIterator[None]:
         # Two clicks on its button shall not make two of it.
         app.state.loading_example = asyncio.Lock()
         app.state.store, app.state.ingest, app.state.queries = store, ingest, queries
+        app.state.loop_lag = LoopLag()
+        stack.push_async_callback(_ended, asyncio.create_task(app.state.loop_lag.run()))
         receiver = GrpcReceiver(ingest, settings)
         port = await receiver.start(listening_hosts(settings.host), settings.grpc_port)
         stack.push_async_callback(receiver.stop, settings.stop_grace_s)
         app.state.settings = replace(settings, grpc_port=port)
         yield
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Cancels a task that would run for ever; what it failed with before that is raised here."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def store_limits(settings: Settings) -> Limits:
@@ -145,18 +155,14 @@ async def readyz(request: Request) -> Response:
     try:
         async with asyncio.timeout(5):
             await asyncio.to_thread(store.datasets)
-            free_bytes = await asyncio.to_thread(_free_bytes, settings.data)
+            free = await asyncio.to_thread(free_bytes, settings.data)
     except (StoreError, TimeoutError) as error:
         return JSONResponse({"error": f"The store does not answer: {error}", "hint": "See the server's log."}, 503)
-    if free_bytes < settings.min_free_bytes:
-        message = f"Only {free_bytes // 2**20} MiB of disk are free."
+    if free < settings.min_free_bytes:
+        message = f"Only {free // 2**20} MiB of disk are free."
         return JSONResponse({"error": message, "hint": "Free some disk, or delete a dataset."}, 503)
     stats: IngestStats = request.app.state.ingest.stats()
     if stats.last_error and time.time_ns() - stats.last_error_ns < _FAILURE_COUNTS_NS:
         message = f"The last spans were not stored: {stats.last_error}"
         return JSONResponse({"error": message, "hint": "See the server's log."}, 503)
     return JSONResponse({"spanwise": "ready"})
-
-
-def _free_bytes(data: str) -> int:
-    return shutil.disk_usage("." if data == ":memory:" else Path(data).absolute().parent).free

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from analysis.errors import QueryInterrupted
 from analysis.span import Window
+from app.measuring.query_times import QueryStats, QueryTimes
 from app.store.base import Store, StoreBusy
 
 T = TypeVar("T")
@@ -56,6 +57,11 @@ class Queries:
         self._kept: OrderedDict[_Question, Any] = OrderedDict()
         self._kept_rows = 0
         self._under_way: dict[_Question, _Run] = {}
+        self._times = QueryTimes()
+
+    def stats(self) -> QueryStats:
+        """How long analyses take, and what runs and waits now."""
+        return self._times.stats()
 
     async def run(self, function: Callable[..., T], dataset_id: int, window: Window, *arguments: object) -> T:
         """`function(spans, *arguments)` over the dataset and window; arguments must be hashable.
@@ -99,7 +105,8 @@ class Queries:
 
     async def _answer(self, question: _Question, run: _Run) -> Any:
         try:
-            report = await asyncio.get_running_loop().run_in_executor(self._threads, self._read, question, run)
+            with self._times.asked(question.function.__name__):
+                report = await asyncio.get_running_loop().run_in_executor(self._threads, self._read, question, run)
             self._keep(question, report)
             return report
         finally:
@@ -117,7 +124,10 @@ class Queries:
     def _read(self, question: _Question, run: _Run) -> Any:
         if run.abandoned.is_set():
             raise QueryInterrupted("nobody waits for this report any more")
-        with self._store.read(question.dataset_id, question.window, self._timeout_s) as spans:
+        with (
+            self._times.running(),
+            self._store.read(question.dataset_id, question.window, self._timeout_s) as spans,
+        ):
             run.interrupt = getattr(spans, "interrupt", None)
             if run.abandoned.is_set() and run.interrupt:
                 run.interrupt()

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import uvicorn
 
+from app.ingest.freed_memory import keep_freed_memory
 from app.main import create_app, running
 from app.settings import Settings
 from app.sockets import bound_sockets, listening_hosts
@@ -30,6 +31,7 @@ async def serve(settings: Settings, *, demo: bool, started: Callable[[Settings],
 
     Raises CannotListen and StoreError before anything was taken.
     """
+    keep_freed_memory()
     sockets = bound_sockets(listening_hosts(settings.host), settings.http_port)
     try:
         settings = replace(settings, http_port=sockets[0].getsockname()[1])

@@ -121,7 +121,7 @@ def test_modules_stay_small() -> None:
 def documented_paths() -> list[str]:
     """Paths that programs use; pages document themselves."""
     routes = [route.path for route in create_app(settings_from({"HOME": "/h"})).routes if isinstance(route, Route)]
-    return [path.replace(":int", "") for path in routes if path.startswith(("/api", "/healthz", "/readyz"))]
+    return [path.replace(":int", "") for path in routes if path.startswith(("/api", "/healthz", "/readyz", "/metrics"))]
 
 
 @pytest.mark.parametrize("path", documented_paths())

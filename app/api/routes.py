@@ -14,9 +14,11 @@ from analysis.errors import NotFound, QueryInterrupted
 from app.api.encoding import failed, json_answer
 from app.api.operations import OPERATIONS, Operation
 from app.ingest.importing import ImportRefused
+from app.ingest.stats import IngestStats
 from app.ingest.uploading import UploadRefused, upload_to_dataset
 from app.links import BadScope, Scope, overview_url, parse_scope
 from app.query import Queries
+from app.self_report import self_report
 from app.store.base import LIVE, Store, StoreBusy, StoreError
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -85,7 +87,20 @@ async def status(request: Request) -> Response:
     """What the page for senders polls until the first span is there."""
     store: Store = request.app.state.store
     live = next(each for each in await asyncio.to_thread(store.datasets) if each.dataset_id == LIVE)
-    return json_answer({"live_spans": live.span_count, "version": store.version(LIVE)})
+    stats: IngestStats = request.app.state.ingest.stats()
+    answer = {
+        "live_spans": live.span_count,
+        "version": store.version(LIVE),
+        "other_signal_requests": stats.other_signal_requests,
+        "other_signal_items": stats.other_signal_items,
+    }
+    return json_answer(answer)
+
+
+async def ingest(request: Request) -> Response:
+    """What the ingest page and `/metrics` show."""
+    report = await self_report(request.app.state)
+    return await asyncio.to_thread(json_answer, report)
 
 
 async def upload(request: Request) -> Response:
@@ -118,7 +133,8 @@ async def index(request: Request) -> Response:
 
 
 _OWN = (
-    ("GET", "/api/status", "How many live spans there are."),
+    ("GET", "/api/status", "How many live spans there are, and how much of metrics and logs came and was not kept."),
+    ("GET", "/api/ingest", "What was received, stored and refused, how long it took; event loop, queries, store."),
     ("GET", "/api/datasets", "All datasets with their counts."),
     ("DELETE", "/api/datasets/{dataset_id}", "Removes a dataset; the live one is emptied."),
     ("POST", "/api/upload", "Imports a file, a form's field “file” or the raw body with ?name=, as a dataset."),
@@ -127,6 +143,7 @@ _OWN = (
 routes = [
     _route("/api", index),
     _route("/api/status", status),
+    _route("/api/ingest", ingest),
     _route("/api/datasets", list_datasets),
     _route("/api/datasets/{dataset_id:int}", delete_dataset, "DELETE"),
     _route("/api/upload", upload, "POST"),

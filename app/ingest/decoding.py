@@ -8,19 +8,25 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple, TypeVar
+
+import pyarrow as pa
 
 from app.ingest.decompress import decompress
 from app.ingest.errors import BadPayload, IngestError
+from app.ingest.freed_memory import keep_freed_memory
+from app.ingest.parcels import SMALL_BYTES, MemoryFile, Parcel, ParcelLost, inline, unpack
 from app.otlp.columns import Batch, BatchGroup
 from app.otlp.json import decode_json
 from app.otlp.protobuf import decode_bodies, one_by_one
 
 Media = Literal["protobuf", "json"]
+Outcome = TypeVar("Outcome")
 
 
 # One job takes several small bodies: its fixed cost is that of about 1,000 spans. Large ones are decoded alone, so that
@@ -28,6 +34,7 @@ Media = Literal["protobuf", "json"]
 _GROUP_BODIES = 32
 _GROUP_BYTES = 2 * 2**20
 _GROUP_UNPACKED_BYTES = 16 * 2**20
+_FATAL = "decoding this body ended its process twice: send smaller batches"
 
 
 class Body(NamedTuple):
@@ -38,7 +45,7 @@ class Body(NamedTuple):
     encoding: str
 
 
-def decode_group(bodies: Sequence[Body], limit_bytes: int) -> tuple[list[IngestError | None], list[bytes]]:
+def decode_group(bodies: Sequence[Body], limit_bytes: int) -> tuple[list[IngestError | None], list[pa.Buffer]]:
     """What is wrong with each body, and the batches of the others as `BatchGroup.to_ipc`.
 
     Where a body unpacks to very much, those behind it are left for the next time.
@@ -62,6 +69,33 @@ def decode_group(bodies: Sequence[Body], limit_bytes: int) -> tuple[list[IngestE
     return errors, group.to_ipc()
 
 
+def decode_parcel(
+    kinds: Sequence[tuple[Media, str]], parcel: Parcel, limit_bytes: int, files: int
+) -> tuple[list[IngestError | None], Parcel]:
+    """`decode_group` of the bodies in a parcel, with its batches in another one; `files` as in `_packed`."""
+    bodies = [Body(data, *kind) for data, kind in zip(unpack(parcel), kinds, strict=True)]
+    errors, parts = decode_group(bodies, limit_bytes)
+    return errors, _packed(parts, files)
+
+
+def echo(parcel: Parcel) -> Parcel:
+    """The same bytes in a parcel of this process."""
+    return _packed(unpack(parcel), 1)
+
+
+_files: deque[MemoryFile] = deque()
+
+
+def _packed(parts: Sequence[pa.Buffer | bytes], files: int) -> Parcel:
+    """A parcel that is good until this process has packed as many more as there are `files`; with 0 inline."""
+    if not files:
+        return inline(parts)
+    while len(_files) < files:
+        _files.append(MemoryFile())
+    _files.rotate(-1)
+    return _files[0].pack(parts)
+
+
 @dataclass(eq=False)
 class _Pending:
     body: Body
@@ -73,6 +107,8 @@ class Decoders:
 
     def __init__(self, processes: int, limit_bytes: int) -> None:
         self._processes = processes
+        self._share = False
+        self._free_files: list[MemoryFile] = []
         self._limit_bytes = limit_bytes
         self._pool: ProcessPoolExecutor | None = None
         self._alone = asyncio.Lock()
@@ -83,15 +119,31 @@ class Decoders:
         """Starts the processes and waits until they can decode."""
         self._pool = self._new_pool()
         loop = asyncio.get_running_loop()
-        nothing = [Body(b"", "protobuf", "")]
+        nothing = inline([b""])
+        kinds: list[tuple[Media, str]] = [("protobuf", "")]
         await asyncio.gather(
-            *(loop.run_in_executor(self._pool, decode_group, nothing, 0) for _ in range(self._processes))
+            *(loop.run_in_executor(self._pool, decode_parcel, kinds, nothing, 0, 0) for _ in range(self._processes))
         )
+        self._share = hasattr(os, "memfd_create") and await self._echoes()
+
+    async def _echoes(self) -> bool:
+        """Whether the processes can open each other's memory files."""
+        file = MemoryFile()
+        try:
+            sent = file.pack([bytes(SMALL_BYTES)])
+            back = await asyncio.get_running_loop().run_in_executor(self._pool, echo, sent)
+            return len(unpack(back)[0]) == SMALL_BYTES
+        except (ParcelLost, OSError):
+            return False
+        finally:
+            file.close()
 
     def stop(self) -> None:
         """Ends the processes; bodies that are being decoded are given up."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+        while self._free_files:
+            self._free_files.pop().close()
 
     async def decode(self, body: bytes, media: Media, encoding: str) -> Batch:
         """The batch in a body. Raises BadPayload, PayloadTooLarge, UnsupportedEncoding."""
@@ -99,6 +151,21 @@ class Decoders:
         self._pending.append(pending)
         self._start_jobs()
         return await pending.future
+
+    async def run(self, job: Callable[[], Outcome]) -> Outcome:
+        """One job of another kind in a decoding process. Raises what the job raises; BadPayload where it kills two."""
+        loop = asyncio.get_running_loop()
+        pool = self._started()
+        try:
+            return await loop.run_in_executor(pool, job)
+        except BrokenProcessPool:
+            # As in _decode: another body may have been the reason.
+            async with self._alone:
+                try:
+                    return await loop.run_in_executor(self._healthy_pool(pool), job)
+                except BrokenProcessPool:
+                    self._healthy_pool(self._pool)
+                    raise BadPayload(_FATAL) from None
 
     def _start_jobs(self) -> None:
         """Hands what waits to the processes that are free: the busier they are, the more goes into one job."""
@@ -145,15 +212,28 @@ class Decoders:
             await self._decode_in(self._healthy_pool(broken), [one])
         except BrokenProcessPool:
             self._healthy_pool(self._pool)
-            _fail(one, BadPayload("decoding this body ended its process twice: send smaller batches"))
+            _fail(one, BadPayload(_FATAL))
         except Exception as error:  # noqa: BLE001 - every sender is answered
             _fail(one, IngestError(f"decoding failed: {type(error).__name__}: {error}"))
 
     async def _decode_in(self, pool: ProcessPoolExecutor, group: list[_Pending]) -> None:
         loop = asyncio.get_running_loop()
-        bodies = [one.body for one in group]
-        errors, parts = await loop.run_in_executor(pool, decode_group, bodies, self._limit_bytes)
-        batches = iter(BatchGroup.from_ipc(parts).batches())
+        kinds = [(one.body.media, one.body.encoding) for one in group]
+        data = [one.body.data for one in group]
+        file = self._free_files.pop() if self._free_files else MemoryFile()
+        try:
+            sent = file.pack(data) if self._share else inline(data)
+            # No process can have finished more jobs that were not unpacked yet than there are processes.
+            files = self._processes + 1 if self._share else 0
+            job = partial(decode_parcel, kinds, sent, self._limit_bytes, files)
+            errors, parcel = await loop.run_in_executor(pool, job)
+            parts = unpack(parcel)
+        except ParcelLost as lost:
+            raise BrokenProcessPool(str(lost)) from lost
+        finally:
+            file.shrink()
+            self._free_files.append(file)
+        batches = iter(BatchGroup.from_ipc([pa.py_buffer(part) for part in parts]).batches())
         for one, error in zip(group, errors, strict=False):
             if error is not None:
                 _fail(one, error)
@@ -189,6 +269,7 @@ def _fail(pending: _Pending, error: IngestError) -> None:
 def _prepare_process() -> None:
     # Ctrl-C reaches the whole group; the server alone decides when to end, after draining.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -11,12 +11,14 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from app.ingest.decoding import Decoders, Media
-from app.ingest.errors import IngestError, Overloaded
-from app.ingest.stats import Counters, IngestStats
+from app.ingest.errors import IngestError, Overloaded, Reason
+from app.ingest.glimpse import service_glimpsed
+from app.ingest.other_signals import OtherSignals
+from app.ingest.stats import Counters, IngestStats, spans_by_service
 from app.otlp.columns import Batch, Tally
 from app.store.base import LIVE, Store, StoreBusy, StoreError
 
@@ -25,7 +27,9 @@ RETRY_AFTER_S = 2
 
 _GROUP_SPANS = 20_000
 _GROUP_BYTES = 8 * 2**20
-_COMPANY_WAIT_S = 0.02
+_COMPANY_WAIT_S = 0.01
+_COMPANY_SPANS = 2_048
+"""A commit of as many spans as this costs less by itself than the time in which it would wait for more."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Ingest:
         self._store = store
         self._limits = limits or IngestLimits()
         self._decoders = Decoders(self._limits.decoders, self._limits.body_bytes)
+        # Half of the room at most: what is not kept gives way to what is.
+        self.other_signals = OtherSignals(self._decoders, self._limits.body_bytes, lambda size: _Held(self, size, 2))
         self._changed = threading.Condition()
         self._queue: deque[_Waiting] = deque()
         self._held_bytes = 0
@@ -89,30 +95,56 @@ class Ingest:
 
         When the deadline passes the answer is Overloaded; spans may be stored all the same, and a repeat is recognised.
         """
-        held = _Held(self, len(body))
-        try:
-            async with asyncio.timeout(timeout_s):
-                batch = await self._decoded(body, media, encoding)
-                if not batch.span_count:
-                    with self._changed:
-                        self._counters.stored(batch.tally, time.time_ns())
-                    return batch.tally
-                return await self._queued(batch, held)
-        except TimeoutError:
-            with self._changed:
-                self._counters.failed += 1
-            raise Overloaded(f"not stored within {timeout_s:g} s", RETRY_AFTER_S) from None
-        finally:
-            held.release()
+        with self._counted(body, encoding) as sent:
+            held = _Held(self, len(body))
+            try:
+                async with asyncio.timeout(timeout_s):
+                    batch = sent.named(await self._decoded(body, media, encoding))
+                    if not batch.span_count:
+                        with self._changed:
+                            self._counters.stored(batch.tally, time.time_ns(), spans_by_service(batch))
+                        return batch.tally
+                    return await self._queued(batch, held)
+            except TimeoutError:
+                raise Overloaded(f"not stored within {timeout_s:g} s", RETRY_AFTER_S, Reason.DEADLINE) from None
+            finally:
+                held.release()
 
     def stats(self) -> IngestStats:
         """What was counted so far."""
         with self._changed:
-            return self._counters.snapshot(self._held_bytes, self._held_requests)
+            stats = self._counters.snapshot(self._held_bytes, self._held_requests)
+        others = self.other_signals.counted()
+        return replace(stats, other_signal_requests=others.requests, other_signal_items=others.items)
+
+    def not_stored(self, reason: Reason, message: str, services: Sequence[str] = ()) -> None:
+        """Counts a request that was refused; those that `submit` refuses are counted already."""
+        with self._changed:
+            self._counters.not_stored(reason, services, message, time.time_ns())
 
     @property
     def limits(self) -> IngestLimits:
         return self._limits
+
+    @contextlib.contextmanager
+    def _counted(self, body: bytes, encoding: str) -> Iterator[_Sent]:
+        """Counts how long one request waits for its answer, and why it was not stored if so."""
+        sent, stored = _Sent(body, encoding), False
+        with self._changed:
+            number = self._counters.arrived()
+        try:
+            yield sent
+            stored = True
+        except asyncio.CancelledError:
+            self.not_stored(Reason.SENDER_LEFT, "the sender left before the answer", sent.services)
+            raise
+        except Exception as error:
+            reason = error.reason if isinstance(error, IngestError) else Reason.FAILED
+            self.not_stored(reason, str(error), sent.services)
+            raise
+        finally:
+            with self._changed:
+                self._counters.left(number, stored)
 
     async def _decoded(self, body: bytes, media: Media, encoding: str) -> Batch:
         with self._changed:
@@ -130,20 +162,21 @@ class Ingest:
         with self._changed:
             if self._ending:
                 self._forget(waiting.held_bytes)
-                raise Overloaded("the server is stopping", RETRY_AFTER_S)
+                raise Overloaded("the server is stopping", RETRY_AFTER_S, Reason.NOT_TAKING)
             self._queue.append(waiting)
             self._changed.notify_all()
         return waiting.future
 
-    def _hold(self, size: int) -> None:
+    def _hold(self, size: int, part: int) -> None:
+        """Takes room for one request where one part of all the room, say the half for 2, is not full yet."""
         with self._changed:
             if not self._taking:
-                self._counters.refused += 1
-                raise Overloaded("the server is not taking spans: it is starting or stopping", RETRY_AFTER_S)
+                message = "the server is not taking spans: it is starting or stopping"
+                raise Overloaded(message, RETRY_AFTER_S, Reason.NOT_TAKING)
             requests, held = self._held_requests, self._held_bytes
             # A single body always fits: the limit on one body is another one.
-            if requests >= self._limits.held_requests or (requests and held + size > self._limits.held_bytes):
-                self._counters.refused += 1
+            full = requests >= self._limits.held_requests // part
+            if full or (requests and held + size > self._limits.held_bytes // part):
                 raise Overloaded("the queue is full", RETRY_AFTER_S)
             self._held_requests += 1
             self._held_bytes += size
@@ -176,7 +209,7 @@ class Ingest:
 
     def _enough(self) -> bool:
         return (
-            sum(waiting.batch.span_count for waiting in self._queue) >= _GROUP_SPANS
+            sum(waiting.batch.span_count for waiting in self._queue) >= _COMPANY_SPANS
             or sum(waiting.held_bytes for waiting in self._queue) >= _GROUP_BYTES
         )
 
@@ -185,30 +218,32 @@ class Ingest:
         try:
             appended = self._store.append(LIVE, [waiting.batch for waiting in group])
         except StoreBusy as error:
-            self._fail(group, Overloaded(str(error), RETRY_AFTER_S))
+            self._fail(group, Overloaded(str(error), RETRY_AFTER_S, Reason.NO_ROOM))
         except StoreError as error:
             if len(group) > 1:
                 # One batch may have spoilt the transaction of all.
                 for waiting in group:
                     self._store_group([waiting])
             else:
-                self._fail(group, IngestError(str(error)))
+                self._fail(group, IngestError(str(error), Reason.STORE_FAILED))
         except Exception as error:  # noqa: BLE001 - the writer must outlive any fault, and every sender be answered
-            self._fail(group, IngestError(f"storing failed: {type(error).__name__}: {error}"))
+            failed = f"storing failed: {type(error).__name__}: {error}"
+            self._fail(group, IngestError(failed, Reason.STORE_FAILED))
         else:
             now = time.monotonic()
+            services = [spans_by_service(waiting.batch) for waiting in group]
             with self._changed:
                 self._counters.commits += 1
                 self._counters.last_error = ""
-                self._counters.commit_ms.append((now - began) * 1_000)
-                for waiting, repeated in zip(group, appended.duplicates_by_batch, strict=True):
+                self._counters.commit.add(round((now - began) * 1e9))
+                for waiting, repeated, by_service in zip(group, appended.duplicates_by_batch, services, strict=True):
                     tally = replace(
                         waiting.batch.tally,
                         accepted=waiting.batch.tally.accepted - repeated,
                         duplicates=waiting.batch.tally.duplicates + repeated,
                     )
-                    self._counters.wait_ms.append((now - waiting.since) * 1_000)
-                    self._counters.stored(tally, time.time_ns())
+                    self._counters.wait.add(round((now - waiting.since) * 1e9))
+                    self._counters.stored(tally, time.time_ns(), by_service)
                     self._forget(waiting.held_bytes)
                     _answer(waiting, tally)
 
@@ -216,17 +251,36 @@ class Ingest:
         with self._changed:
             self._counters.last_error = str(error)
             self._counters.last_error_ns = time.time_ns()
-            self._counters.failed += len(group)
             for waiting in group:
                 self._forget(waiting.held_bytes)
                 _answer(waiting, error)
 
 
+class _Sent:
+    """One request on its way, and whose it is as soon as that is known."""
+
+    def __init__(self, body: bytes, encoding: str) -> None:
+        self._body = body
+        self._encoding = encoding
+        self._senders: tuple[str, ...] = ()
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        return self._senders or service_glimpsed(self._body, self._encoding)
+
+    def named(self, batch: Batch) -> Batch:
+        """The batch, with its sender where every one of its spans was refused."""
+        self._senders = batch.tally.senders
+        if not self._senders and (batch.tally.rejected or batch.tally.unreadable):
+            return replace(batch, tally=replace(batch.tally, senders=self.services))
+        return batch
+
+
 class _Held:
     """What one request holds of the bounds, until it is handed to the writer or given back."""
 
-    def __init__(self, ingest: Ingest, size: int) -> None:
-        ingest._hold(size)
+    def __init__(self, ingest: Ingest, size: int, part: int = 1) -> None:
+        ingest._hold(size, part)
         self._ingest = ingest
         self._size = size
         self._mine = True

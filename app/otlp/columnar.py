@@ -20,7 +20,7 @@ import pyarrow as pa
 from google.protobuf.message import DecodeError as ProtobufError
 
 from analysis.semantics import ParentOrigin
-from app.otlp.column_facts import Kinds, fact_columns
+from app.otlp.column_facts import Kinds, Owners, fact_columns
 from app.otlp.columns import SPANS, Batch, BatchGroup
 from app.otlp.counts import Counts
 from app.otlp.descriptors import Event, Link, RawRequest
@@ -198,48 +198,41 @@ class _Group:
         odd |= segments(name.array)[2] == 0
         attributes = _Attributes(spans.field("attributes"))
         odd |= attributes.odd
-        origins = _origins(spans, parents)
-        facts = fact_columns(
-            Kinds(kinds, codes, name.array, message.array, self._owners, origins, odd),
-            [scope.name for scope in self._scopes],
-            _ORIGINS,
+        flags = _numbers(spans.field("flags"))
+        attribute_counts, event_counts, link_counts = (
+            _numbers(spans.field(f"dropped_{what}_count")) for what in ("attributes", "events", "links")
+        )
+        facts, shapes = fact_columns(
+            Kinds(
+                kinds,
+                codes,
+                name.array,
+                message.array,
+                flags,
+                (attribute_counts, event_counts, link_counts),
+                self._owners,
+                _origins(flags, parents),
+                odd,
+            ),
+            Owners(self._resources, self._scopes, _ORIGINS),
             attributes,
+            self._builder.shapes,
         )
         columns: dict[str, pa.Array] = {
             "trace_id": pa.ExtensionArray.from_storage(pa.uuid(), _fixed(trace_ids)),
             "span_id": pa.array(span_ids),
             "parent_span_id": pa.array(parents),
-            "parent_origin": pa.array([origin.value for origin in _ORIGINS]).take(pa.array(origins)),
-            "kind": pa.array(kinds.astype(np.uint8)),
             "start_ns": pa.array(starts.astype(np.int64)),
             "duration_ns": pa.array((ends - starts).astype(np.int64)),
-            "name": name.array,
-            "status": pa.array(codes.astype(np.uint8)),
             "status_message": message.array,
             "trace_state": state.array,
-            "flags": spans.field("flags"),
-            "attributes": attributes.texts(),
             "notes": pa.repeat("", count),
+            "attributes": attributes.texts(),
             **facts,
         }
-        for dropped in ("attributes", "events", "links"):
-            columns[f"dropped_{dropped}_count"] = spans.field(f"dropped_{dropped}_count")
-        columns |= self._owned()
-        hashes = span_hashes(columns, attributes.hashes, np.zeros(count, np.uint64))
+        hashes = span_hashes(columns, shapes, attributes.hashes, np.zeros(count, np.uint64))
         columns["span_hash"] = pa.array(hashes)
         return {name: columns[name] for name in SPANS.names}, hashes, odd
-
-    def _owned(self) -> dict[str, pa.Array]:
-        """What spans have from their resource and scope."""
-        names = ("service", "instance", "host", "service_version", "scope_name", "resource_id", "scope_id")
-        rows = [
-            (*resource.process, scope.name, resource.resource_id, scope.scope_id)
-            for resource, scope in zip(self._resources, self._scopes, strict=True)
-        ]
-        columns = zip(*rows, strict=True) if rows else [()] * len(names)
-        arrays = [pa.array(values, SPANS.field(name).type) for name, values in zip(names, columns, strict=True)]
-        taken = pa.record_batch(arrays, names).take(pa.array(self._owners))
-        return dict(zip(names, taken.columns, strict=True))
 
 
 class _Attributes:
@@ -358,9 +351,8 @@ def _text(array: pa.Array) -> _Text:
         return _Text(pa.array(texts, pa.string()), broken)
 
 
-def _origins(spans: pa.StructArray, parents: Words) -> npt.NDArray[np.int64]:
+def _origins(flags: npt.NDArray[np.uint32], parents: Words) -> npt.NDArray[np.int64]:
     """Places in `_ORIGINS`, by the rule of `analysis.semantics.parent_origin`."""
-    flags = _numbers(spans.field("flags"))
     known = np.where(flags & 0x200, 3, 2)
     return np.where(parents == 0, 0, np.where(flags & 0x100, known, 1)).astype(np.int64)
 

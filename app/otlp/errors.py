@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class DecodeError(ValueError):
-    """The bytes are no OTLP trace request; the text says what is wrong and where."""
+    """The bytes are no OTLP request; the text says what is wrong and where."""

@@ -90,28 +90,15 @@ def chained(columns: Iterable[npt.NDArray[np.generic]]) -> Words:
     return hashes
 
 
-_HASHED_NUMBERS = (
-    "span_id",
-    "parent_span_id",
-    "kind",
-    "start_ns",
-    "duration_ns",
-    "status",
-    "resource_id",
-    "scope_id",
-    "flags",
-    "dropped_attributes_count",
-    "dropped_events_count",
-    "dropped_links_count",
-)
-_HASHED_TEXTS = ("parent_origin", "name", "status_message", "trace_state", "notes")
+_HASHED_NUMBERS = ("span_id", "parent_span_id", "start_ns", "duration_ns")
+_HASHED_TEXTS = ("status_message", "trace_state", "notes")
 
 
-def span_hashes(columns: dict[str, pa.Array], attributes: Words, rest: Words) -> Words:
+def span_hashes(columns: dict[str, pa.Array], shapes: Words, attributes: Words, details: Words) -> Words:
     """`span_hash` of each span: 63 bits over everything that a sender said, never 0.
 
-    `attributes` is the sum of `text_hashes` over the members of the attributes' JSON text, `rest` a hash of events and
-    links, 0 where there are none.
+    `shapes` is the hash of each span's shape, `attributes` the sum of `text_hashes` over the members of the
+    attributes' JSON text, `details` a hash of events and links, 0 where there are none.
     """
     ids = columns["trace_id"].storage
     if not len(ids):
@@ -119,7 +106,7 @@ def span_hashes(columns: dict[str, pa.Array], attributes: Words, rest: Words) ->
     halves = np.frombuffer(ids.buffers()[1], np.uint64, 2 * len(ids), ids.offset * 16).reshape(-1, 2)
     numbers = [columns[name].to_numpy(zero_copy_only=False) for name in _HASHED_NUMBERS]
     texts = [text_hashes(columns[name]) for name in _HASHED_TEXTS]
-    hashes = chained([halves[:, 0], halves[:, 1], *numbers, *texts, mixed(attributes), rest]) >> np.uint64(1)
+    hashes = chained([halves[:, 0], halves[:, 1], *numbers, *texts, shapes, attributes, details]) >> np.uint64(1)
     hashes[hashes == 0] = 1
     return hashes
 

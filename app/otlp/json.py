@@ -40,13 +40,22 @@ def decode_json(body: bytes) -> Batch:
 
 def load_json(body: bytes, builder: BatchBuilder) -> Any:
     """The document in the bytes, invalid UTF-8 replaced with a warning. Raises DecodeError with the place."""
+    document, repaired = read_json(body)
+    if repaired:
+        builder.warn(INVALID_UTF8)
+    return document
+
+
+def read_json(body: bytes) -> tuple[Any, bool]:
+    """The document in the bytes, and whether invalid UTF-8 was replaced. Raises DecodeError with the place."""
+    repaired = False
     try:
         words = body.decode("utf-8-sig")
     except UnicodeDecodeError:
         words = body.decode("utf-8-sig", "replace")
-        builder.warn(INVALID_UTF8)
+        repaired = True
     try:
-        return json.loads(words)
+        return json.loads(words), repaired
     except RecursionError as error:
         raise DecodeError("not readable as JSON: nested too deep") from error
     except ValueError as error:

@@ -19,7 +19,8 @@ from app.otlp.attributes import AttributeValue, attributes_json, clean
 from app.otlp.columns import EVENTS, LINKS, RESOURCES, SCOPES, SPANS, Batch
 from app.otlp.counts import Counts
 from app.otlp.hashing import Mask, Words, first_of_each, member_hash_sums, span_hashes
-from app.otlp.promotion import EncodedAttributes, encode_attributes, last_exception, promoted_columns
+from app.otlp.promotion import EncodedAttributes, encode_attributes, last_exception, promoted, shape_of
+from app.otlp.shapes import Shapes
 
 UNKNOWN_SERVICE = "unknown_service"
 NO_NAME = "(no name)"
@@ -77,7 +78,7 @@ class SpanRecord:
 
 
 class Process(NamedTuple):
-    """The columns that a resource gives to its spans, in the order of `SPANS`."""
+    """What a resource gives to its spans, in the order of `SHAPES`."""
 
     service: str
     instance: str
@@ -115,6 +116,7 @@ class BatchBuilder:
         self._resources: dict[int, tuple[object, ...]] = {}
         self._scopes: dict[int, tuple[object, ...]] = {}
         self._processes: dict[int, Process] = {}
+        self.shapes = Shapes()
         self.counts = Counts()
 
     def __len__(self) -> int:
@@ -169,7 +171,7 @@ class BatchBuilder:
         process = resource.process
         self.counts.sender(process.service)
         duration_ns = span.end_ns - span.start_ns
-        promoted = promoted_columns(
+        facts = promoted(
             span.kind,
             span.name,
             scope.name,
@@ -181,32 +183,33 @@ class BatchBuilder:
             span.attributes,
             encoded.semantic,
         )
+        shape = shape_of(
+            span.kind,
+            origin,
+            process,
+            scope.name,
+            span.name,
+            span.status_code,
+            facts,
+            resource.resource_id,
+            scope.scope_id,
+            span.flags,
+            (span.dropped_attributes_count, span.dropped_events_count, span.dropped_links_count),
+        )
         self._rows.append(
             (
                 span.trace_id,
                 span.span_id,
                 span.parent_span_id,
-                origin,
-                span.kind,
-                *process,
-                scope.name,
-                span.name,
-                *promoted[:4],
+                self.shapes.place(shape),
                 span.start_ns,
                 duration_ns,
-                span.status_code,
-                span.status_message,
-                *promoted[4:],
+                *facts[9:],
                 rest,
-                resource.resource_id,
-                scope.scope_id,
+                span.status_message,
                 span.trace_state,
-                span.flags,
-                encoded.text,
-                span.dropped_attributes_count,
-                span.dropped_events_count,
-                span.dropped_links_count,
                 notes,
+                encoded.text,
             )
         )
         self._members.append(encoded.members)
@@ -252,7 +255,8 @@ class BatchBuilder:
     def span_columns(self) -> tuple[dict[str, pa.Array], Words]:
         """The columns of all spans, repeats too, and their hashes."""
         columns = _arrays(self._rows, SPANS)
-        hashes = span_hashes(columns, member_hash_sums(self._members), columns["span_hash"].to_numpy())
+        shapes = self.shapes.hash_of(columns["shape"].to_pylist())
+        hashes = span_hashes(columns, shapes, member_hash_sums(self._members), columns["span_hash"].to_numpy())
         columns["span_hash"] = pa.array(hashes)
         return columns, hashes
 
@@ -260,9 +264,10 @@ class BatchBuilder:
         """For each event and for each link the row of its span."""
         return [row for row, _ in self._events], [row for row, _ in self._links]
 
-    def other_tables(self, hashes: Words, kept: Mask) -> tuple[pa.Table, pa.Table, pa.Table, pa.Table]:
-        """Events and links of the spans that are kept, resources, scopes."""
+    def other_tables(self, hashes: Words, kept: Mask) -> tuple[pa.Table, pa.Table, pa.Table, pa.Table, pa.Table]:
+        """Shapes, events and links of the spans that are kept, resources, scopes."""
         return (
+            self.shapes.table(),
             self._details(self._events, EVENTS, hashes, kept),
             self._details(self._links, LINKS, hashes, kept),
             _table(list(self._resources.values()), RESOURCES),

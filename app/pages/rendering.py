@@ -38,6 +38,7 @@ NAVIGATION = (
     ("/retries", "Retries", "retries"),
     ("/fixes", "Fixes", "fixes"),
     ("/traces", "Traces", "traces"),
+    ("/ingest", "Ingest", "ingest"),
     ("/send", "Send data", "send"),
     ("/upload", "Upload", "upload"),
     ("/settings", "Settings", "settings"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from starlette.routing import Route
+
 from app.pages.context import page
 from app.pages.data import datasets_page, delete_dataset, settings_page, upload_file, upload_page
 from app.pages.endpoint import endpoint_page
 from app.pages.fixes import detector_page, fix_page, fixes_page
+from app.pages.ingest import ingest_page
 from app.pages.overview import open_example, overview_page, send_page
 from app.pages.traces import open_trace, trace_page, traces_page
 from app.pages.waits import queues_page, retries_page
@@ -21,6 +24,7 @@ routes = [
     page("/traces", traces_page, "traces"),
     page("/trace", open_trace, "open_trace"),
     page("/trace/{trace_id}", trace_page, "trace"),
+    Route("/ingest", ingest_page, name="ingest"),
     page("/send", send_page, "send"),
     page("/example", open_example, "open_example", ("POST",)),
     page("/upload", upload_page, "upload"),

@@ -1,9 +1,10 @@
-"""OTLP over gRPC: TraceService/Export on raw bytes, so that decoding, limits and answers are the same as over HTTP."""
+"""OTLP over gRPC: Export on raw bytes, so that decoding, limits and answers are the same as over HTTP."""
 
 from __future__ import annotations
 
 import logging
 import uuid
+from functools import partial
 from typing import NoReturn
 
 import grpc
@@ -11,17 +12,18 @@ import grpc.aio
 
 from app.ingest.errors import BadPayload, IngestError, Overloaded, PayloadTooLarge
 from app.ingest.ingest import Ingest
-from app.receivers.status import Code, export_response, retry_info, status
+from app.otlp.other_signals import OtherSignal
+from app.receivers.status import Code, export_response, not_kept_response, retry_info, status
 from app.settings import Settings
 from app.sockets import CannotListen, address_text, bound_sockets
 
 _LOG = logging.getLogger("spanwise.receivers")
 _COMMIT_TIMEOUT_S = 8.0
 _ANSWER_RESERVE_S = 0.25
-_SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
-_OTHER_SERVICES = {
-    "opentelemetry.proto.collector.metrics.v1.MetricsService": ("metrics", "OTEL_METRICS_EXPORTER"),
-    "opentelemetry.proto.collector.logs.v1.LogsService": ("logs", "OTEL_LOGS_EXPORTER"),
+_SERVICES: dict[str, OtherSignal | None] = {
+    "opentelemetry.proto.collector.trace.v1.TraceService": None,
+    "opentelemetry.proto.collector.metrics.v1.MetricsService": "metrics",
+    "opentelemetry.proto.collector.logs.v1.LogsService": "logs",
 }
 _MAX_STREAMS = 256
 _MAX_METADATA_BYTES = 16 * 1024
@@ -45,11 +47,11 @@ class GrpcReceiver:
             )
         )
         self._server.add_generic_rpc_handlers(
-            (
+            tuple(
                 grpc.method_handlers_generic_handler(
-                    _SERVICE, {"Export": grpc.unary_unary_rpc_method_handler(self._export)}
-                ),
-                *(_refusing(service, *named) for service, named in _OTHER_SERVICES.items()),
+                    service, {"Export": grpc.unary_unary_rpc_method_handler(partial(self._export, other_signal))}
+                )
+                for service, other_signal in _SERVICES.items()
             )
         )
 
@@ -71,11 +73,19 @@ class GrpcReceiver:
         """Takes no new calls, lets those under way finish for so long."""
         await self._server.stop(grace_s)
 
-    async def _export(self, body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    async def _export(
+        self, other_signal: OtherSignal | None, body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> bytes:
         left_s = context.time_remaining()
         timeout_s = _COMMIT_TIMEOUT_S if left_s is None else min(_COMMIT_TIMEOUT_S, left_s - _ANSWER_RESERVE_S)
+        timeout_s = max(timeout_s, 0.01)
         try:
-            tally = await self._ingest.submit(body, media="protobuf", encoding="", timeout_s=max(timeout_s, 0.01))
+            if other_signal:
+                await self._ingest.other_signals.submit(
+                    other_signal, body, media="protobuf", encoding="", timeout_s=timeout_s
+                )
+                return bytes(not_kept_response().SerializeToString())
+            tally = await self._ingest.submit(body, media="protobuf", encoding="", timeout_s=timeout_s)
         except BadPayload as error:
             await _abort(context, Code.INVALID_ARGUMENT, str(error), field="body")
         except PayloadTooLarge as error:
@@ -83,11 +93,11 @@ class GrpcReceiver:
         except Overloaded as error:
             await _abort(context, Code.UNAVAILABLE, str(error), retry_after_s=min(max(error.retry_after_s, 1), 3))
         except IngestError as error:
-            _LOG.error("traces were not stored: %s", error)
+            _LOG.error("%s were not taken: %s", other_signal or "traces", error)
             await _abort(context, Code.INTERNAL, str(error))
         except Exception:  # noqa: BLE001 - every sender is answered
             bug = uuid.uuid4().hex[:12]
-            _LOG.exception("bug %s while receiving traces", bug)
+            _LOG.exception("bug %s while receiving %s over gRPC", bug, other_signal or "traces")
             await _abort(context, Code.INTERNAL, f"Spanwise failed on this request; its log has it under {bug}.")
         return bytes(export_response(tally).SerializeToString())
 
@@ -105,11 +115,3 @@ async def _abort(
 
 
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
-
-
-def _refusing(service: str, signal: str, variable: str) -> grpc.GenericRpcHandler:
-    async def refuse(body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-        message = f"Spanwise takes traces only; switch the {signal} exporter of this service off: {variable}=none"
-        await _abort(context, Code.UNIMPLEMENTED, message)
-
-    return grpc.method_handlers_generic_handler(service, {"Export": grpc.unary_unary_rpc_method_handler(refuse)})

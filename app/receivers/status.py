@@ -92,6 +92,15 @@ def export_response(tally: Tally) -> ExportTraceServiceResponse:
     )
 
 
+def not_kept_response() -> ExportTraceServiceResponse:
+    """What metrics and logs get: an empty response, which is the same in all signals.
+
+    To say here that they are not kept, as a warning or as refused items, would make every SDK and Collector log a line
+    for each export, every few seconds for as long as the service lives. The page on ingest says it once.
+    """
+    return ExportTraceServiceResponse()
+
+
 def _most(tally: Tally) -> list[Rejection]:
     every = tally.rejected + tally.unreadable
     return sorted(every, key=lambda each: -each.count)[:_REASONS]
@@ -110,4 +119,15 @@ def export_body(response: ExportTraceServiceResponse, media_type: str) -> bytes:
     return json.dumps({"partialSuccess": body}).encode()
 
 
-__all__ = ["JSON", "PROTOBUF", "Code", "cut", "export_body", "export_response", "retry_info", "status", "status_body"]
+__all__ = [
+    "JSON",
+    "PROTOBUF",
+    "Code",
+    "cut",
+    "export_body",
+    "export_response",
+    "not_kept_response",
+    "retry_info",
+    "status",
+    "status_body",
+]

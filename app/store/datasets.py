@@ -106,13 +106,18 @@ def latest_start_ns(connection: duckdb.DuckDBPyConnection, dataset_id: int) -> i
 def has_candidates(connection: duckdb.DuckDBPyConnection, dataset_id: int) -> bool:
     """Whether any span of the dataset is a request only if its parent is in another service."""
     rows = connection.execute(
-        "select 1 from all_spans where dataset_id = ? and request_class = 'candidate' limit 1", [dataset_id]
+        """
+        select 1 from all_spans
+        semi join (select shape_id from all_shapes where request_class = 'candidate') using (shape_id)
+        where dataset_id = ? limit 1
+        """,
+        [dataset_id],
     ).fetchall()
     return bool(rows)
 
 
 def delete(connection: duckdb.DuckDBPyConnection, dataset_id: int) -> None:
-    """Deletes a dataset's rows, and resources and scopes that nothing refers to any more; inside a transaction."""
+    """Deletes a dataset's rows, and shapes, resources and scopes that nothing uses any more; inside a transaction."""
     known = connection.execute("select 1 from datasets where dataset_id = ?", [dataset_id]).fetchall()
     if not known:
         raise StoreError(f"there is no dataset {dataset_id}: it may have been deleted")
@@ -120,5 +125,9 @@ def delete(connection: duckdb.DuckDBPyConnection, dataset_id: int) -> None:
         connection.execute(f"delete from {table} where dataset_id = ?", [dataset_id])  # noqa: S608 - a constant
     if dataset_id != LIVE:
         connection.execute("delete from datasets where dataset_id = ?", [dataset_id])
-    for table, column in (("all_resources", "resource_id"), ("all_scopes", "scope_id")):
-        connection.execute(f"delete from {table} where {column} not in (select {column} from all_spans)")  # noqa: S608
+    for table, column, users in (
+        ("all_shapes", "shape_id", "all_spans"),
+        ("all_resources", "resource_id", "all_shapes"),
+        ("all_scopes", "scope_id", "all_shapes"),
+    ):
+        connection.execute(f"delete from {table} where {column} not in (select {column} from {users})")  # noqa: S608

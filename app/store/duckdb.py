@@ -25,6 +25,7 @@ from app.store.duplicates import RecentSpans
 from app.store.migrate import migrate
 from app.store.reading import DuckSpans
 from app.store.recovery import files_set_aside, open_database
+from app.store.shapes import ShapeIds, ShapesOfTransaction
 
 _LOG = logging.getLogger("spanwise.store")
 _RECENT_DATASETS = 4
@@ -70,12 +71,14 @@ class DuckStore:
         with self._writing() as connection:
             recent = self._recent_spans(connection, dataset_id)
             connection.execute("begin")
-            written = writing.write(connection, dataset_id, batches, recent)
+            shapes = ShapesOfTransaction(self._shapes)
+            written = writing.write(connection, dataset_id, batches, recent, shapes)
             writing.write_references(connection, batches, self._references)
             if dataset_id != LIVE and written.appended.inserted:
                 datasets.count_again(connection, dataset_id)
             self._commit(connection)
             self._references.add(batches)
+            shapes.committed()
             recent.add(written.hashes, written.starts)
             if written.appended.inserted:
                 self._changed(dataset_id, batches)
@@ -117,6 +120,7 @@ class DuckStore:
             datasets.delete(connection, dataset_id)
             self._commit(connection)
             self._references.clear()
+            self._shapes.clear()
             with self._state_lock:
                 self._recent.pop(dataset_id, None)
                 self._candidates.pop(dataset_id, None)
@@ -262,10 +266,17 @@ class DuckStore:
     def _open(self) -> None:
         """Opens the file, whatever is damaged set aside; raises StoreError."""
         self._opened_at = time.monotonic()
-        root = open_database(self._path, self._limits, lambda connection: _prepare(connection, self._path))
+        root = open_database(self._path, self._limits, self._prepare)
         with self._state_lock:
             self._root, self._writer, self._importing = root, root.cursor(), root.cursor()
             self._down = ""
+
+    def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Brings the schema up to date, and reads what the writer will have to: a file that fails it now is damaged."""
+        migrate(connection, self._path)
+        self._shapes = ShapeIds(connection)
+        datasets.listed(connection)
+        datasets.latest_start_ns(connection, LIVE)
 
     def _reopen(self, reason: Exception) -> None:
         """Opens the file anew after the engine declared its instance unusable; the write lock is held.
@@ -394,12 +405,12 @@ class DuckStore:
         self._check_room()
         connection.execute("begin")
         dataset_id = datasets.new_id(connection)
-        recent, tally, candidates = RecentSpans(-1, limit=1_048_576), Tally(), False
-        references = writing.References()
+        recent, tally, candidates = RecentSpans(-1), Tally(), False
+        references, shapes = writing.References(), ShapesOfTransaction(self._shapes)
         for batch in batches:
             if self._closed or connection is not self._importing or self._down:
                 raise StoreBusy("the import was broken off: the database is being closed or opened again")
-            written = writing.write(connection, dataset_id, [batch], recent)
+            written = writing.write(connection, dataset_id, [batch], recent, shapes)
             recent.add(written.hashes, written.starts)
             repeated = written.appended.duplicates
             tally = tally.plus(
@@ -419,19 +430,13 @@ class DuckStore:
             writing.write_references(writer, [references.batch()], self._references)
             self._commit(writer)
             self._commit(connection)
+        shapes.committed()
         with self._state_lock:
             self._candidates[dataset_id] = candidates
         self._changed(dataset_id, ())
         return dataset
 
 
-def _prepare(connection: duckdb.DuckDBPyConnection, path: str) -> None:
-    """Brings the schema up to date, and reads what the writer will have to: a file that fails it now is damaged."""
-    migrate(connection, path)
-    datasets.listed(connection)
-    datasets.latest_start_ns(connection, LIVE)
-
-
 def _holds_candidate(batch: Batch) -> bool:
-    classes: pa.ChunkedArray = batch.spans["request_class"]
+    classes: pa.ChunkedArray = batch.shapes["request_class"]
     return bool(np.any(pc.equal(classes, "candidate").to_numpy()))

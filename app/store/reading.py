@@ -98,7 +98,9 @@ class DuckSpans:
 
 
 def _views(dataset_id: int, window: Window, candidates: bool) -> str:
-    spans = f"select {_FIELDS}, {_REST}, {_MORE} from main.all_spans where dataset_id = {dataset_id}"  # noqa: S608 - column names and a whole number
+    spans = f"""
+        select {_FIELDS}, {_REST}, {_MORE} from main.all_spans join main.all_shapes using (shape_id)
+        where dataset_id = {dataset_id}"""  # noqa: S608 - column names and a whole number
     cut = f"start_ns >= {int(window.start_ns)} and start_ns < {int(window.end_ns)}"
     requests = "select * from temp.spans where request_class = 'request'"
     if candidates:

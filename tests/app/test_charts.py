@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import plotly.graph_objects
@@ -13,11 +14,13 @@ import pytest
 from app.charts import Figure
 from app.charts.axes import LABEL_CHARACTERS, duration_axis, label
 from app.charts.categories import MEANINGS, NAMES
+from app.charts.ingest import ingest_figure
 from app.charts.latency import latency_figure
 from app.charts.ledger import difference_figure, ledger_figure
 from app.charts.queueing import queue_figure
 from app.charts.retries import attempts_figure, backoff_figure
 from tests.app import reports_made as made
+from tests.app.self_report_made import self_report_made
 
 FIGURES = {
     "latency": lambda: latency_figure(made.endpoint_report()),
@@ -26,6 +29,7 @@ FIGURES = {
     "queue": lambda: queue_figure(made.queue_row()),
     "attempts": lambda: attempts_figure(made.retry_edge()),
     "backoff": lambda: backoff_figure(made.retry_edge()),
+    "ingest": lambda: ingest_figure(self_report_made().ingest.recent),
 }
 
 
@@ -73,6 +77,18 @@ def test_lines_break_where_too_few_requests_carry_them() -> None:
     assert lines["p99"]["y"] == [None, None, None, 400.0]
     assert lines["p50"]["connectgaps"] is False
     assert lines["requests"]["customdata"][0] == [30, 0, 20, 500]
+
+
+def test_what_arrives_adds_up_and_what_never_came_is_not_drawn() -> None:
+    series = self_report_made().ingest.recent
+    traces = {trace["name"]: trace for trace in ingest_figure(series)["data"]}
+    assert sum(traces["stored"]["y"]) * series.step_s == pytest.approx(1_800)
+    assert sum(traces["rejected"]["y"]) * series.step_s == pytest.approx(5)
+    assert traces["requests asked to retry"]["yaxis"] == "y2"
+    quiet = {**series.counts, **dict.fromkeys(("rejected", "refused", "failed"), (0,) * 60)}
+    figure = ingest_figure(replace(series, counts=quiet))
+    assert [trace["name"] for trace in figure["data"]] == ["stored", "known already"]
+    assert "yaxis2" not in figure["layout"]
 
 
 def test_body_and_tail_add_up_to_their_means() -> None:

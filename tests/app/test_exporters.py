@@ -1,88 +1,90 @@
-"""The official Python exporters send into a real server, and what they sent can be asked for."""
+"""What the official exporters of Python and JavaScript send to a real server can be asked for, and they log nothing."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
+import json
+from typing import Any
 
 import pytest
 
-from tests.server import Server, environment
+from tests.app.exporters import send_by_javascript, send_by_python
+from tests.server import Server
 
 pytestmark = pytest.mark.slow
 
-_SENDER = """
-import sys
-from importlib import import_module
-from opentelemetry import trace
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-module, service, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-provider = TracerProvider(resource=Resource.create({"service.name": service}))
-provider.add_span_processor(BatchSpanProcessor(import_module(module).OTLPSpanExporter()))
-tracer = provider.get_tracer("sender")
-for number in range(count):
-    with tracer.start_as_current_span("GET /orders", kind=trace.SpanKind.SERVER, attributes={"http.route": "/orders"}):
-        with tracer.start_as_current_span("SELECT", kind=trace.SpanKind.CLIENT, attributes={"number": number}):
-            pass
-ok = provider.force_flush(20_000)
-provider.shutdown()
-sys.exit(0 if ok else 1)
-"""
-EXPORTERS = {
-    "http/protobuf": "opentelemetry.exporter.otlp.proto.http.trace_exporter",
-    "http/json": "opentelemetry.exporter.otlp.json.http.trace_exporter",
-    "grpc": "opentelemetry.exporter.otlp.proto.grpc.trace_exporter",
-}
+def asked(server: Server, path: str, **parameters: str) -> Any:
+    with server.client() as client:
+        answer = client.get(path, params={"dataset": 0, "last": "all", **parameters})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["report"]
 
 
-def send(server: Server, exporter: str, service: str, count: int, **variables: str) -> str:
-    """Sends so many requests of two spans each from another process; gives what it logged."""
-    endpoint = f"http://127.0.0.1:{server.grpc_port if exporter == 'grpc' else server.http_port}"
-    done = subprocess.run(
-        [sys.executable, "-c", _SENDER, EXPORTERS[exporter], service, str(count)],
-        env=environment({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_INSECURE": "true", **variables}),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=Path(server.log).parent,
+def expect_requests(server: Server, service: str, count: int) -> dict[str, Any]:
+    """Checks that so many requests of two spans each are found by service; gives the attributes of a query."""
+    rows = asked(server, "/api/endpoints")["endpoints"]
+    row = next(each for each in rows if each["service"] == service)
+    assert (row["count"], row["endpoint"]) == (count, "GET /orders")
+    found = asked(server, "/api/traces", service=service)
+    assert found["matched"] == count
+    trace_id = found["rows"][0]["trace_id"]
+    trace = asked(server, "/api/trace", trace_id=trace_id)
+    assert [each["name"] for each in trace["rows"]] == ["GET /orders", "SELECT"]
+    request, query = (
+        json.loads(asked(server, "/api/span", trace_id=trace_id, span_id=each["span_id"])["attributes"])
+        for each in trace["rows"]
     )
-    assert done.returncode == 0, done.stderr
-    return done.stderr
+    assert request["http.route"] == "/orders"
+    attributes: dict[str, Any] = query
+    assert 0 <= attributes["number"] < count
+    return attributes
 
 
-@pytest.mark.parametrize(
-    ("exporter", "compression"),
-    [
-        *(("http/protobuf", compression) for compression in ("none", "gzip", "deflate")),
-        *(("http/json", compression) for compression in ("none", "gzip", "deflate")),
-        # The gRPC exporter knows gzip and the absence of a setting.
-        *(("grpc", compression) for compression in ("", "gzip")),
-    ],
-)
-def test_spans_of_an_exporter_can_be_asked_for(server: Server, exporter: str, compression: str) -> None:
+COMBINATIONS = [
+    *(("http/protobuf", compression) for compression in ("none", "gzip", "deflate")),
+    *(("http/json", compression) for compression in ("none", "gzip", "deflate")),
+    # The gRPC exporter knows gzip and the absence of a setting.
+    *(("grpc", compression) for compression in ("", "gzip")),
+]
+
+
+@pytest.mark.parametrize(("exporter", "compression"), COMBINATIONS)
+def test_all_three_signals_of_python_are_taken_without_a_word(server: Server, exporter: str, compression: str) -> None:
     service, before = f"shop-{exporter.replace('/', '-')}-{compression}", server.live_spans()
+    items = other_signal_items(server)
     variables = {"OTEL_EXPORTER_OTLP_COMPRESSION": compression} if compression else {}
-    logged = send(server, exporter, service, 25, **variables)
+    logged = send_by_python(server, exporter, service, 25, signals="traces,metrics,logs", **variables)
     assert not logged
     assert server.live_spans() == before + 50
-    with server.client() as client:
-        report = client.get("/api/endpoints", params={"dataset": 0, "last": "all"}).json()["report"]
-        row = next(each for each in report["endpoints"] if each["service"] == service)
-        assert (row["count"], row["endpoint"]) == (25, "GET /orders")
-        found = client.get("/api/traces", params={"dataset": 0, "last": "all", "service": service}).json()["report"]
-        assert found["matched"] == 25
-        trace_id = found["rows"][0]["trace_id"]
-        trace = client.get("/api/trace", params={"dataset": 0, "last": "all", "trace_id": trace_id}).json()["report"]
-        assert [each["name"] for each in trace["rows"]] == ["GET /orders", "SELECT"]
+    expect_requests(server, service, 25)
+    # One counter with two sets of attributes, collected by the flush and once more by the shutdown.
+    assert other_signal_items(server) == {"metrics": items["metrics"] + 4, "logs": items["logs"] + 25}
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize("exporter", ["http/protobuf", "http/json", "grpc"])
+def test_spans_of_javascript_can_be_asked_for(
+    server: Server, javascript: None, exporter: str, compression: str
+) -> None:
+    service, before = f"js-{exporter.replace('/', '-')}-{compression}", server.live_spans()
+    told = send_by_javascript(server, exporter, service, 25, OTEL_EXPORTER_OTLP_COMPRESSION=compression)
+    assert not told.logged
+    assert (told.exported, told.failed) == (50, 0)
+    assert server.live_spans() == before + 50
+    attributes = expect_requests(server, service, 25)
+    expected = {"number": attributes["number"], "ratio": 0.5, "flag": True, "größe": "ü", "list": ["a", "b"]}
+    assert attributes == expected
 
 
 def test_a_slash_at_the_end_of_the_endpoint_loses_nothing(server: Server) -> None:
     before = server.live_spans()
     endpoint = f"{server.url}/v1/traces/"
-    send(server, "http/protobuf", "slash", 5, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=endpoint)
+    send_by_python(server, "http/protobuf", "slash", 5, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=endpoint)
     assert server.live_spans() == before + 10
+
+
+def other_signal_items(server: Server) -> dict[str, int]:
+    """Data points and log records that came so far."""
+    with server.client() as client:
+        items: dict[str, int] = client.get("/api/status").json()["other_signal_items"]
+    return items

@@ -96,9 +96,10 @@ def test_a_body_is_stored_when_submit_returns_and_repeats_are_counted() -> None:
             stats = ingest.stats()
         assert (stats.received_spans, stats.accepted_spans, stats.duplicate_spans) == (23, 15, 7)
         assert (stats.rejected_spans, stats.batches, stats.queued_bytes, stats.queued_requests) == (1, 4, 0, 0)
-        assert (list(stats.last_received_ns), stats.last_error) == (["shop"], "")
-        assert 0 < stats.commit_p50_ms <= stats.commit_p99_ms
-        assert stats.wait_p99_ms >= stats.wait_p50_ms > 0
+        assert ([each.service for each in stats.services], stats.last_error) == (["shop"], "")
+        assert 0 < stats.commit.p50_ns <= stats.commit.p99_ns
+        assert stats.wait.p99_ns >= stats.wait.p50_ns > 0
+        assert (stats.commit.count, stats.wait.count, stats.answer.count) == (3, 3, 4)
         store.close()
 
     asyncio.run(scenario())

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from app.otlp.attributes import MAX_DEPTH, TOO_DEEP, attributes_from_json
-from app.otlp.columns import TABLES, Batch
 from app.otlp.errors import DecodeError
 from app.otlp.json import add_json_request, decode_json
 from app.otlp.protobuf import decode_protobuf
@@ -19,12 +18,7 @@ from app.otlp.records import BatchBuilder
 from app.otlp.wire import CUT_DEPTH, INVALID_UTF8
 from tests.app.otlp_messages import requests, to_json
 from tests.app.spans_made import START_NS
-
-
-def assert_equal(left: Batch, right: Batch) -> None:
-    for name in TABLES:
-        assert getattr(left, name).equals(getattr(right, name))
-    assert left.tally == right.tally
+from tests.app.spelled_out import assert_same, rows_of, spelled_out
 
 
 @given(requests(), st.booleans(), st.booleans())
@@ -32,7 +26,7 @@ def test_the_same_rows_as_protobuf(request: ExportTraceServiceRequest, snake: bo
     document = to_json(request, snake)
     if unknown:
         sprinkle(document)
-    assert_equal(decode_json(json.dumps(document).encode()), decode_protobuf(request.SerializeToString()))
+    assert_same(decode_json(json.dumps(document).encode()), decode_protobuf(request.SerializeToString()))
 
 
 def sprinkle(values: Any) -> None:
@@ -64,7 +58,7 @@ def body(*spans: Any) -> bytes:
 def row(one: dict[str, Any]) -> dict[str, Any]:
     batch = decode_json(body(one))
     assert batch.tally.rejected == ()
-    [found] = batch.spans.to_pylist()
+    [found] = rows_of(batch)
     return dict(found)
 
 
@@ -155,13 +149,13 @@ def test_duplicate_keys_last_wins() -> None:
     pairs = [{"key": "k", "value": {"intValue": 1}}, {"key": "k", "value": {"intValue": 2}}]
     assert attributes_from_json(row(span(attributes=pairs))["attributes"]) == {"k": 2}
     twice = body(span()).replace(b'"name": "GET /"', b'"name": "one", "name": "two"')
-    assert decode_json(twice).spans["name"].to_pylist() == ["two"]
+    assert spelled_out(decode_json(twice))["name"].to_pylist() == ["two"]
 
 
 def test_old_name_of_scopes_and_snake_case() -> None:
     old = {"instrumentationLibrarySpans": [{"instrumentationLibrary": {"name": "old"}, "spans": [span()]}]}
     batch = decode_json(json.dumps({"resource_spans": [old]}).encode())
-    assert batch.spans["scope_name"].to_pylist() == ["old"]
+    assert spelled_out(batch)["scope_name"].to_pylist() == ["old"]
 
 
 @pytest.mark.parametrize("name", ["resourceLogs", "resourceMetrics", "resource_logs"])
@@ -201,7 +195,7 @@ def test_bodies_that_are_no_request(text: bytes, words: str) -> None:
 
 def test_invalid_utf8_and_surrogates_cost_nothing() -> None:
     batch = decode_json(body(span(name="NAME")).replace(b"NAME", b"a\xffb"))
-    assert (batch.spans["name"].to_pylist(), batch.tally.warnings) == (["a\ufffdb"], (INVALID_UTF8,))
+    assert (spelled_out(batch)["name"].to_pylist(), batch.tally.warnings) == (["a\ufffdb"], (INVALID_UTF8,))
     assert row(span(name="\ud800x"))["name"] == "\ufffdx"
     assert decode_json(b"\xef\xbb\xbf" + body(span())).span_count == 1
 

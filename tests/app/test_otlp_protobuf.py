@@ -21,6 +21,7 @@ from app.otlp.protobuf import decode_protobuf
 from app.otlp.wire import CUT_DEPTH, INVALID_UTF8, STRING_TABLE, UNDECODABLE
 from tests.app.otlp_messages import any_value, key_values, requests
 from tests.app.spans_made import START_NS
+from tests.app.spelled_out import rows_of
 from tests.app.test_attributes import same
 
 OFFICIAL: dict[str, Any] = {
@@ -82,7 +83,7 @@ def test_every_value_arrives_in_its_column(request: ExportTraceServiceRequest) -
     batch = decode_protobuf(request.SerializeToString())
     resources = {row["resource_id"]: row for row in batch.resources.to_pylist()}
     scopes = {row["scope_id"]: row for row in batch.scopes.to_pylist()}
-    rows = {row["span_hash"]: row for row in batch.spans.to_pylist()}
+    rows = {row["span_hash"]: row for row in rows_of(batch)}
     events, links = batch.events.to_pylist(), batch.links.to_pylist()
     expected = [
         (resource_spans, scope_spans, span)
@@ -155,7 +156,7 @@ def request_with(**fields: Any) -> ExportTraceServiceRequest:
 
 
 def row_of(batch: Batch) -> dict[str, Any]:
-    [row] = batch.spans.to_pylist()
+    [row] = rows_of(batch)
     return dict(row)
 
 

@@ -44,7 +44,7 @@ def test_every_link_of_every_page_leads_somewhere(client: httpx.Client) -> None:
         waiting += sorted(hrefs(answer.text) - seen)
     reached = {kind.removesuffix("True").removesuffix("False") for kind in kinds}
     assert {"/", "/endpoint", "/queues", "/retries", "/fixes", "/fix/ID", "/traces", "/trace/ID"} <= reached
-    assert {"/send", "/upload", "/datasets", "/settings"} <= reached
+    assert {"/ingest", "/send", "/upload", "/datasets", "/settings"} <= reached
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -96,12 +97,32 @@ def test_a_message_over_the_limit_is_not_to_be_sent_again(channel: grpc.Channel,
     assert "google.rpc.retryinfo-bin" not in dict(error.trailing_metadata())
 
 
-@pytest.mark.parametrize(("signal", "variable"), [("metrics", "OTEL_METRICS_EXPORTER"), ("logs", "OTEL_LOGS_EXPORTER")])
-def test_other_signals_say_how_to_switch_them_off(channel: grpc.Channel, signal: str, variable: str) -> None:
-    method = f"/opentelemetry.proto.collector.{signal}.v1.{signal.title()}Service/Export"
-    error = failure(channel, b"", method)
-    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert f"{variable}=none" in error.details()
+def test_fifty_calls_at_once_on_one_channel_are_all_stored(server: Server, channel: grpc.Channel) -> None:
+    before, export = server.live_spans(), channel.unary_unary(TRACES)
+    calls = [export.future(body_of(4), timeout=20) for _ in range(50)]
+    assert [each.result() for each in calls] == [b""] * 50
+    assert server.live_spans() == before + 200
+
+
+def test_a_call_that_was_given_up_may_be_made_again(server: Server, channel: grpc.Channel) -> None:
+    before, bodies = server.live_spans(), [body_of(50) for _ in range(20)]
+    for number, body in enumerate(bodies):
+        # Some end before the server hears of them, some between the commit and its answer.
+        with suppress(grpc.RpcError):
+            call(channel, body, timeout=0.001 * (number + 1))
+    for body in bodies:
+        assert call(channel, body) == b""
+    assert server.live_spans() == before + 1000
+
+
+def test_the_same_bytes_over_http_are_known_already(server: Server, channel: grpc.Channel) -> None:
+    body, before = body_of(4, 2), server.live_spans()
+    over_grpc = ExportTraceServiceResponse.FromString(call(channel, body))
+    with server.client() as client:
+        answer = client.post("/v1/traces", content=body, headers={"Content-Type": "application/x-protobuf"})
+    assert ExportTraceServiceResponse.FromString(answer.content) == over_grpc
+    assert over_grpc.partial_success.rejected_spans == 2
+    assert server.live_spans() == before + 4
 
 
 def test_unknown_methods_are_unimplemented(channel: grpc.Channel) -> None:

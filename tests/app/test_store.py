@@ -25,6 +25,7 @@ from app.store.connection import default_limits
 from app.store.duckdb import DuckStore
 from app.store.duplicates import RecentSpans, time_ranges
 from tests.app.spans_made import ALL, START_NS, batch, numbered, record
+from tests.app.spelled_out import spelled_out
 
 HOSTILE = [
     "'; drop table all_spans; --",
@@ -77,7 +78,7 @@ def test_every_column_of_a_batch_is_stored(store: DuckStore) -> None:
     store.append(LIVE, [one])
     with store.read(LIVE, ALL, 10) as spans:
         for view, table in (
-            ("trace_spans", one.spans),
+            ("trace_spans", spelled_out(one)),
             ("span_events", one.events),
             ("span_links", one.links),
             ("resources", one.resources),
@@ -342,7 +343,7 @@ def test_a_newer_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
     open_store(path).close()
     with duckdb.connect(path) as connection:
         connection.execute("insert into _migrations values (7, '0007_later', 0)")
-    with pytest.raises(StoreError, match=r"newer Spanwise \(schema 7, this one knows 1\): upgrade Spanwise or"):
+    with pytest.raises(StoreError, match=r"newer Spanwise \(schema 7, this one knows 2\): upgrade Spanwise or"):
         open_store(path)
     # Refusing must let go of the file.
     duckdb.connect(path).close()

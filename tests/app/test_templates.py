@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from starlette.requests import Request
+from starlette.responses import Response
 
 from analysis.fixes import fixes
 from analysis.overview import overview
@@ -29,14 +30,17 @@ from app.pages import data as data_pages
 from app.pages.context import Page
 from app.pages.endpoint import endpoint_page
 from app.pages.fixes import detector_page, fix_page, fixes_page
+from app.pages.ingest import ingest_document
 from app.pages.overview import overview_page, send_page
 from app.pages.rendering import View, environment, error_page
 from app.pages.traces import trace_page, traces_page
 from app.pages.waits import queues_page, retries_page
 from app.resources import asset_folder
+from app.self_report import SelfReport, StoreState
 from app.settings import settings_from
 from app.store.base import Dataset
 from tests.app import reports_made as made
+from tests.app.self_report_made import nothing_came, self_report_made
 
 REPORTS: dict[Callable[..., Any], Any] = {
     overview: made.overview_report(),
@@ -94,6 +98,10 @@ def page(query: str = "", path: dict[str, str] | None = None, dataset: Dataset =
     return MadePage(request, view, Window(made.START, made.START + 10**9), made.START)
 
 
+async def ingest(report: SelfReport, scoped: bool = True) -> Response:
+    return ingest_document(page().view if scoped else None, report)
+
+
 TRACE = {"trace_id": made.TRACE}
 PAGES: dict[str, Callable[[], Any]] = {
     "overview.html": lambda: overview_page(page()),
@@ -108,6 +116,7 @@ PAGES: dict[str, Callable[[], Any]] = {
     "send.html": lambda: overview_page(page(dataset=LIVE)),
     "upload.html": lambda: data_pages._form(page(), data_pages.Failure(made.HOSTILE, made.HOSTILE), 400),
     "datasets.html": lambda: data_pages.datasets_page(page()),
+    "ingest.html": lambda: ingest(self_report_made()),
     "settings.html": lambda: data_pages.settings_page(page()),
 }
 VARIANTS: dict[str, Callable[[], Any]] = {
@@ -118,6 +127,8 @@ VARIANTS: dict[str, Callable[[], Any]] = {
     "no waits": lambda: queues_page(page(queue_waits=QueuesReport((), (), ()))),
     "no retries": lambda: retries_page(page(retry_costs=RetriesReport((), 0, 0, ()))),
     "upload": lambda: data_pages.upload_page(page()),
+    "ingest without a store": lambda: ingest(self_report_made(store=StoreState(None, None, None, made.HOSTILE)), False),
+    "nothing came": lambda: ingest(nothing_came()),
 }
 
 

@@ -13,96 +13,24 @@ import gzip
 import http.client
 import json
 import os
-import struct
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from random import Random
 
 import numpy as np
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests.bench.bodies import Template
 from tests.server import Server, running_server
 
 _TEMPLATES = 6
-_SPANS_A_TRACE = 8
+_MOST_SPANS_PER_S = 400_000
+_MOST_SPANS = {"identity": 4_000_000, "gzip": 1_500_000}
 _PROBE_EVERY_S = 0.5
 _TICKS = os.sysconf("SC_CLK_TCK")
-_MARK, _START, _END = 0xA55A_5AA5, 1_790_000_000_000_000_000, 1_790_000_000_123_456_789
-
-
-class Template:
-    """One encoded request whose ids and times are written anew for each sending, so that none repeats."""
-
-    def __init__(self, seed: int, spans: int) -> None:
-        self.spans = spans
-        self.data = np.frombuffer(_encoded(seed, spans), np.uint8)
-        mark = np.frombuffer(struct.pack(">I", _MARK), np.uint8)
-        starts = np.flatnonzero(self.data[:-3] == mark[0])
-        for place in range(1, 4):
-            starts = starts[self.data[starts + place] == mark[place]]
-        # The first four bytes of the trace id, the span's own and its parent's id.
-        assert len(starts) == 3 * spans
-        self._places = (starts[:, None] + np.arange(4)).reshape(-1)
-        text, times = self.data.tobytes(), [0]
-        for number in range(2 * spans):
-            time_ns = (_START if number % 2 == 0 else _END) + number // 2 * 1_000
-            times.append(text.index(struct.pack("<Q", time_ns), times[-1]))
-        self._times = np.array(times[1:])[:, None] + np.arange(8)
-        self._time_values = np.ascontiguousarray(self.data[self._times]).view("<u8")
-
-    def body(self, number: int) -> bytes:
-        """The request with ids that no other number gives."""
-        data = self.data.copy()
-        data[self._places] = np.tile(np.frombuffer(struct.pack(">I", number + 1), np.uint8), 3 * self.spans)
-        # Senders send in the order of time, more or less.
-        times = self._time_values + np.uint64(number * self.spans * 1_000)
-        data[self._times] = times.view(np.uint8)
-        return data.tobytes()
-
-    def trace_id(self, number: int) -> str:
-        """A trace of that request."""
-        return struct.pack(">IIQ", number + 1, 7, 1).hex()
-
-
-def _encoded(seed: int, spans: int) -> bytes:
-    """Ten attributes a span, about 390 B; two of ten values are seldom seen twice."""
-    chance = Random(seed)
-    request = ExportTraceServiceRequest()
-    resource_spans = request.resource_spans.add()
-    for key, value in (("service.name", "checkout"), ("service.instance.id", "checkout-1"), ("host.name", "node-7")):
-        resource_spans.resource.attributes.add(key=key).value.string_value = value
-    scope_spans = resource_spans.scope_spans.add()
-    scope_spans.scope.name = "opentelemetry.instrumentation.fastapi"
-    for number in range(spans):
-        span = scope_spans.spans.add(
-            trace_id=struct.pack(">IIQ", _MARK, 7, number // _SPANS_A_TRACE + 1),
-            span_id=struct.pack(">II", _MARK, number + 1),
-            parent_span_id=struct.pack(">II", _MARK, number),
-            name=f"GET /cart/{chance.randrange(20)}",
-            kind=chance.choice([2, 3]),
-            start_time_unix_nano=_START + number * 1_000,
-            end_time_unix_nano=_END + number * 1_000,
-            flags=0x101,
-        )
-        for key, text in (
-            ("http.request.method", chance.choice(["GET", "POST"])),
-            ("url.scheme", "http"),
-            ("http.route", f"/cart/{chance.randrange(20)}"),
-            ("server.address", "checkout.internal"),
-            ("network.protocol.version", "1.1"),
-            ("enduser.id", f"{chance.getrandbits(64):016x}"),
-            ("user_agent.original", f"python-httpx/0.28.{chance.randrange(8)}"),
-        ):
-            span.attributes.add(key=key).value.string_value = text
-        span.attributes.add(key="http.response.status_code").value.int_value = 500 if chance.random() < 0.02 else 200
-        span.attributes.add(key="thread.id").value.int_value = chance.randrange(64)
-        span.attributes.add(key="cart.total").value.double_value = round(chance.random() * 10_000, 2)
-    data: bytes = request.SerializeToString()
-    return data
 
 
 @dataclass
@@ -147,11 +75,11 @@ class _Sent:
 def measure(templates: list[Template], connections: int, seconds: float, encoding: str, rate: float = 0.0) -> Run:
     """Sends as fast as answers come, or at a constant `rate` (spans/s) where one is given."""
     spans = templates[0].spans
-    ready: list[bytes] = []
+    # Made before the run, so that the sender takes as little of the machine as it can; each is sent once.
+    most = int(min((rate or _MOST_SPANS_PER_S) * seconds, _MOST_SPANS[encoding])) // spans + connections
+    ready = [templates[number % len(templates)].body(number) for number in range(most)]
     if encoding == "gzip":
-        # Compressing costs more than all the rest: done before, and each body is sent once.
-        most = int(min((rate or 220_000) * seconds, 1_500_000)) // spans + connections
-        ready = [gzip.compress(templates[n % len(templates)].body(n), 1) for n in range(most)]
+        ready = [gzip.compress(body, 1) for body in ready]
     with tempfile.TemporaryDirectory(prefix="spanwise-bench-") as folder:
         run = _measure(Path(folder), templates, connections, seconds, encoding, rate, ready)
         # The server has ended and written its log into the file.
@@ -173,11 +101,11 @@ def _measure(
             with sent.lock:
                 number = sent.number
                 sent.number += 1
-            if time.monotonic() - began > seconds or (ready and number >= len(ready)):
+            if time.monotonic() - began > seconds or number >= len(ready):
                 return None
             if rate:
                 time.sleep(max(0.0, began + number * spans / rate - time.monotonic()))
-            return number, ready[number] if ready else templates[number % len(templates)].body(number)
+            return number, ready[number]
 
         threads = [
             threading.Thread(target=_send, args=(server, sent, templates, next_body, encoding))

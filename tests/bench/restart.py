@@ -26,7 +26,7 @@ from app.otlp.protobuf import decode_protobuf
 from app.store import open_store
 from app.store.base import LIVE
 from app.store.connection import CHECKPOINT_THRESHOLD_BYTES
-from tests.bench.ingest import Template
+from tests.bench.bodies import Template
 from tests.server import environment, running_server
 
 _GROUP_SPANS = 20_000

@@ -31,6 +31,7 @@ PLACES = (
     "upload",
     "datasets",
     "settings",
+    "ingest",
     "bad",
 )
 CHARTS = {"endpoint", "queues", "retries"}
@@ -64,6 +65,7 @@ def addresses(hostile_server: Server) -> dict[tuple[str, int], str]:
                 "upload": f"/upload{scope}",
                 "datasets": f"/datasets{scope}",
                 "settings": f"/settings{scope}",
+                "ingest": f"/ingest{scope}",
                 "bad": "/trace/%3Cb%20class=injected%3E",
             }
             found.update({(name, dataset): hostile_server.url + address for name, address in by_name.items()})

@@ -16,17 +16,29 @@ from pathlib import Path
 from random import Random
 
 import grpc
+import numpy as np
 
 from analysis.span import Window
 from app.store.base import LIVE
 from app.store.duckdb import DuckStore
-from tests.bench.ingest import Template
+from tests.bench.bodies import Template
 from tests.server import Server
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+PROTOBUF = {"Content-Type": "application/x-protobuf"}
 SIZES = (1, 30, 512, 8192)
 ALL = Window(0, 2**63 - 1)
 _TIMEOUT_S = 20.0
+
+
+class NumberedSpans(Template):
+    """Bodies whose span ids are the body's number and the span's place in it."""
+
+    def body(self, number: int) -> bytes:
+        data = np.frombuffer(super().body(number), np.uint8).copy()
+        ids = np.arange(1, self.spans + 1, dtype=np.uint64) + np.uint64(number << 32)
+        self._write(self._rows(data), "span_id", ids.astype(">u8").view(np.uint8).reshape(-1, 8))
+        return data.tobytes()
 
 
 @dataclass
@@ -45,7 +57,7 @@ class Journal:
     """How often each way of not being acknowledged came."""
 
     def __post_init__(self) -> None:
-        self.templates = {size: Template(size, size) for size in SIZES}
+        self.templates = {size: NumberedSpans(size, size) for size in SIZES}
 
     def next(self, chance: Random) -> tuple[int, bytes]:
         """A batch that waits for being sent again, now and then, else a new one."""
@@ -75,12 +87,12 @@ class Journal:
 
 
 @contextmanager
-def sending(server: Server, journal: Journal, seed: int, http_senders: int = 3, grpc_senders: int = 2) -> Iterator[None]:
+def sending(server: Server, journal: Journal, seed: int) -> Iterator[None]:
     """Sends until the block ends; it ends when every request under way is answered or broken off."""
     stop = threading.Event()
     threads = [
         threading.Thread(target=send, args=(server, journal, Random(f"{seed} {number}"), stop))
-        for number, send in enumerate([_send_http] * http_senders + [_send_grpc] * grpc_senders)
+        for number, send in enumerate([_send_http] * 3 + [_send_grpc] * 2)
     ]
     for thread in threads:
         thread.start()
@@ -99,7 +111,7 @@ def _send_http(server: Server, journal: Journal, chance: Random, stop: threading
         number, body = journal.next(chance)
         refusal = "connection"
         try:
-            connection.request("POST", "/v1/traces", body, {"Content-Type": "application/x-protobuf"})
+            connection.request("POST", "/v1/traces", body, PROTOBUF)
             answer = connection.getresponse()
             text = answer.read()
             refusal = "" if answer.status == 200 and not text else str(answer.status)
@@ -131,11 +143,11 @@ def _send_grpc(server: Server, journal: Journal, chance: Random, stop: threading
 
 def deliver_rest(server: Server, journal: Journal) -> None:
     """Sends all that is not acknowledged, each once more; everything must be taken."""
-    for number in sorted(set(journal.sizes) - journal.acknowledged):
-        with server.client() as client:
+    with server.client() as client:
+        for number in sorted(set(journal.sizes) - journal.acknowledged):
             body = journal.templates[journal.sizes[number]].body(number)
-            client.post("/v1/traces", content=body, headers={"Content-Type": "application/x-protobuf"}).raise_for_status()
-        journal.acknowledged.add(number)
+            client.post("/v1/traces", content=body, headers=PROTOBUF).raise_for_status()
+            journal.acknowledged.add(number)
     journal.unanswered.clear()
 
 
@@ -149,15 +161,13 @@ def expect_whole(data: Path, journal: Journal) -> int:
         with store.read(LIVE, ALL, 60) as spans:
             rows = spans.rows(
                 """
-                select (span_id >> 32)::bigint - 1, count(*), count(distinct span_id),
+                select (span_id >> 32)::bigint, count(*), count(distinct span_id),
                     sum((span_id & 4294967295)::bigint)::bigint, count(distinct trace_id)
                 from spans group by all
                 """
             )
         found = {number: tuple(counts) for number, *counts in rows}
-        whole = {
-            number: (size, size, size * (size + 1) // 2, -(-size // 8)) for number, size in journal.sizes.items()
-        }
+        whole = {number: (size, size, size * (size + 1) // 2, -(-size // 8)) for number, size in journal.sizes.items()}
         partial = {number: counts for number, counts in found.items() if counts != whole.get(number)}
         assert not partial, f"in part, twice or never sent: {partial}"
         missing = journal.acknowledged - set(found)

@@ -105,7 +105,7 @@ def test_a_lost_span_would_be_noticed(tmp_path: Path) -> None:
         expect_whole(data, journal)
     journal.acknowledged.discard(10**6)
     several = next(number for number, size in journal.sizes.items() if size > 1 and number in journal.acknowledged)
-    row = f"where span_id = {((several + 1) << 32) + 1}"
+    row = f"where span_id = {(several << 32) + 1}"
     for sql in ("insert into all_spans select * from all_spans", "delete from all_spans"):
         store = DuckStore(str(data))
         store._writer.execute(f"{sql} {row}")
