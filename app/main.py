@@ -19,6 +19,7 @@ from starlette.types import Scope
 
 from app.api.routes import routes as api_routes
 from app.failures import bug, http_failure, refusal
+from app.grace import Grace
 from app.guards import CancelOnDisconnect, Guard
 from app.ingest.demo import load_demo
 from app.ingest.ingest import Ingest, IngestLimits
@@ -61,6 +62,7 @@ def create_app(settings: Settings, *, demo: bool = False) -> Starlette:
     app.router.redirect_slashes = False
     app.state.settings = settings
     app.state.demo = demo
+    app.state.grace = Grace(settings.stop_grace_s)
     return app
 
 
@@ -74,7 +76,7 @@ def _hosts(settings: Settings) -> tuple[str, ...]:
 
 @asynccontextmanager
 async def running(app: Starlette) -> AsyncIterator[None]:
-    """Opens the store and starts what feeds it; stops in reverse, each within its grace.
+    """Opens the store and starts what feeds it; stops in reverse, all within one grace.
 
     Raises StoreError and CannotListen with what is wrong.
     """
@@ -85,7 +87,7 @@ async def running(app: Starlette) -> AsyncIterator[None]:
         await asyncio.to_thread(clear_scratch, scratch_folder(settings.data))
         limits = IngestLimits(settings.max_body_bytes, settings.ingest_queue_bytes, decoders=settings.decode_processes)
         ingest = Ingest(store, limits)
-        stack.push_async_callback(ingest.stop, settings.stop_grace_s)
+        stack.push_async_callback(ingest.stop, app.state.grace)
         await ingest.start()
         queries = Queries(store, settings.query_threads, settings.query_timeout_s)
         stack.push_async_callback(queries.close)
@@ -99,7 +101,7 @@ async def running(app: Starlette) -> AsyncIterator[None]:
         stack.push_async_callback(_ended, asyncio.create_task(app.state.loop_lag.run()))
         receiver = GrpcReceiver(ingest, settings)
         port = await receiver.start(listening_hosts(settings.host), settings.grpc_port)
-        stack.push_async_callback(receiver.stop, settings.stop_grace_s)
+        stack.push_async_callback(receiver.stop, app.state.grace)
         app.state.settings = replace(settings, grpc_port=port)
         yield
 

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import uvicorn
+from starlette.applications import Starlette
 
+from app.grace import Grace
 from app.ingest.freed_memory import keep_freed_memory
 from app.main import create_app, running
 from app.settings import Settings
@@ -36,7 +38,7 @@ async def serve(settings: Settings, *, demo: bool, started: Callable[[Settings],
     try:
         settings = replace(settings, http_port=sockets[0].getsockname()[1])
         app = create_app(settings, demo=demo)
-        server = _Server(_config(app, settings))
+        server = _Server(_config(app, settings), app)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.end)
@@ -67,11 +69,22 @@ def _config(app: object, settings: Settings) -> uvicorn.Config:
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: those raise the signal again before store and receivers are closed."""
 
+    def __init__(self, config: uvicorn.Config, app: Starlette) -> None:
+        super().__init__(config)
+        self._app = app
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     def end(self) -> None:
-        """Ends at once when asked a second time."""
-        self.force_exit = self.should_exit
+        """Drains within the grace; ends at once when asked a second time."""
+        grace: Grace = self._app.state.grace
+        if self.should_exit:
+            self.force_exit = True
+            grace.end()
         self.should_exit = True
+        grace.begin()
+        # gRPC listens on until connections over HTTP have ended, and shall not take what those may no longer bring.
+        if ingest := getattr(self._app.state, "ingest", None):
+            ingest.take_no_more()
