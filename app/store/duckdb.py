@@ -350,7 +350,7 @@ class DuckStore:
         free, kept = shutil.disk_usage(Path(self._path).absolute().parent).free, self._limits.min_free_bytes
         if free < kept:
             raise StoreBusy(
-                f"only {free // 2**20} MiB of disk are free beside {self._path} and {kept // 2**20} "
+                f"only {free // 2**20} MiB of disk are free beside {self._path} and {kept // 2**20} MiB "
                 "are kept for what is stored already: free some, or delete a dataset"
             )
 

@@ -19,11 +19,13 @@ from analysis.errors import QueryInterrupted
 from analysis.span import SPAN_COLUMNS, Span, Window, load_traces
 from app.otlp.columns import Batch, Tally
 from app.otlp.records import EventRecord, SpanRecord
+from app.store import duckdb as duckdb_store
 from app.store import open_store
 from app.store.base import LIVE, Store, StoreBusy, StoreError
 from app.store.connection import default_limits
 from app.store.duckdb import DuckStore
 from app.store.duplicates import RecentSpans, time_ranges
+from app.store.recovery import open_database
 from tests.app.spans_made import ALL, START_NS, batch, numbered, record
 from tests.app.spelled_out import spelled_out
 
@@ -437,6 +439,47 @@ def test_a_failed_checkpoint_after_a_durable_commit(store: DuckStore) -> None:
     assert store.append(LIVE, [numbered(11, 10)]).inserted == 10
     assert store.append(LIVE, [numbered(11, 20)]).inserted == 10
     assert counts(store)["spans"] == 30
+
+
+def test_opening_again_is_tried_until_it_works(store: DuckStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks meanwhile is told to come back; what was acknowledged before is there."""
+    store.append(LIVE, [numbered(1, 10)])
+    works, tried = open_database, 0
+
+    def fails_twice(*arguments: Any) -> duckdb.DuckDBPyConnection:
+        nonlocal tried
+        tried += 1
+        if tried <= 2:
+            raise StoreError("no room for a log")
+        return works(*arguments)
+
+    monkeypatch.setattr(duckdb_store, "open_database", fails_twice)
+    monkeypatch.setattr(duckdb_store, "_OPEN_AGAIN_EVERY_S", 0.0)
+    store._writer = _Commits(store._writer)  # type: ignore[assignment]
+    assert store.append(LIVE, [numbered(11, 10)]).inserted == 10
+    with pytest.raises(StoreBusy, match="could not be opened again yet: no room for a log"):
+        store.datasets()
+    assert (tried, store.append(LIVE, [numbered(11, 20)]).inserted) == (2, 10)
+    assert tried == 3
+    assert counts(store)["spans"] == 30
+
+
+def test_opening_again_is_not_tried_by_everyone(store: DuckStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = 0
+
+    def fails(*_: Any) -> duckdb.DuckDBPyConnection:
+        nonlocal tried
+        tried += 1
+        raise StoreError("no room for a log")
+
+    monkeypatch.setattr(duckdb_store, "open_database", fails)
+    monkeypatch.setattr(duckdb_store, "_OPEN_AGAIN_EVERY_S", 3600.0)
+    store._writer = _Commits(store._writer)  # type: ignore[assignment]
+    store.append(LIVE, [numbered(1, 10)])
+    for attempt in (store.datasets, lambda: store.append(LIVE, [numbered(1, 10)]), lambda: counts(store)):
+        with pytest.raises(StoreBusy, match="no room for a log"):
+            attempt()
+    assert tried == 1
 
 
 def test_no_room_on_the_disk_is_said_before_the_engine_meets_it(tmp_path: Path) -> None:

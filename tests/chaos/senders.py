@@ -151,8 +151,8 @@ def deliver_rest(server: Server, journal: Journal) -> None:
     journal.unanswered.clear()
 
 
-def expect_whole(data: Path, journal: Journal) -> int:
-    """Compares the store of a server that has ended with the journal; gives how many unanswered batches it holds.
+def expect_whole(data: Path, journal: Journal) -> set[int]:
+    """Compares the store of a server that has ended with the journal; gives which unanswered batches it holds.
 
     The files are left as a crash left them: the log is not merged into the database.
     """
@@ -173,6 +173,6 @@ def expect_whole(data: Path, journal: Journal) -> int:
         missing = journal.acknowledged - set(found)
         assert not missing, f"{len(missing)} of {len(journal.acknowledged)} acknowledged batches are missing: {missing}"
         assert store.damage().set_aside == ()
-        return len(set(found) - journal.acknowledged)
+        return set(found) - journal.acknowledged
     finally:
         store._close_connections()
