@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -18,7 +19,7 @@ from app.store.base import LIVE
 from app.store.duckdb import DuckStore
 from tests.app.exporters import send_by_python
 from tests.chaos.senders import ALL, EXPORT, Journal, deliver_rest, expect_whole, sending
-from tests.server import Server, running_server
+from tests.server import Server, decoder_of, running_server
 
 pytestmark = pytest.mark.slow
 
@@ -102,6 +103,35 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert server.process.poll() is None
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) == 0
+    assert spans_held(tmp_path) == 512
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found through Linux' /proc")
+def test_a_second_signal_leaves_behind_what_is_being_decoded(tmp_path: Path) -> None:
+    """Whoever waits for it hears that it was not stored, or nothing, but no success."""
+    journal = Journal()
+    with running_server(tmp_path, "--stop-grace-s", "3600", ended_by_test=True) as server:
+        decoder = decoder_of(server)
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            export = channel.unary_unary(EXPORT)
+            assert export(journal.templates[512].body(1), timeout=20) == b""
+            os.kill(decoder, signal.SIGSTOP)
+            try:
+                waiting = export.future(journal.templates[512].body(2), timeout=60)
+                with server.client() as client:
+                    while not client.get("/api/ingest").json()["ingest"]["queued_requests"]:
+                        time.sleep(0.01)
+                server.process.send_signal(signal.SIGTERM)
+                time.sleep(1)
+                assert server.process.poll() is None
+                server.process.send_signal(signal.SIGTERM)
+                assert server.process.wait(6) == 0
+                with pytest.raises(grpc.RpcError) as caught:
+                    waiting.result()
+                assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            finally:
+                with suppress(ProcessLookupError):
+                    os.kill(decoder, signal.SIGKILL)
     assert spans_held(tmp_path) == 512
 
 
