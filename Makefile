@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PACKAGES := chromium postgresql redis-server $(if $(shell command -v npm),,nodejs npm)
 
-.PHONY: demo test bench-ingest lint format lock wheel packages clean
+.PHONY: demo test test-kill bench-ingest bench-restart lint format lock wheel packages clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/spanwise demo
@@ -12,9 +12,17 @@ demo: $(VENV)/.runtime
 test: packages $(VENV)/.test lint
 	$(BIN)/pytest
 
+# A hundred kills instead of the ten that are part of `make test`: about six minutes.
+test-kill: $(VENV)/.test
+	SPANWISE_TEST_KILLS=100 $(BIN)/pytest -rP tests/chaos/test_kill.py
+
 # Loads this machine for about two minutes.
 bench-ingest: $(VENV)/.test
 	$(BIN)/python -m tests.bench.ingest
+
+# Fills 10 million spans, kills the server and starts it again, three times: about two minutes, 2 GiB of disk.
+bench-restart: $(VENV)/.test
+	$(BIN)/python -m tests.bench.restart
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check
