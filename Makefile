@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := chromium postgresql redis-server $(if $(shell command -v npm),,nodejs npm)
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test fuzz bench-ingest bench-query bench-pages lint format lock wheel packages clean
+.PHONY: demo test test-kill fuzz bench-ingest bench-query bench-pages bench-restart lint format lock wheel packages clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/spanwise demo
@@ -18,6 +18,10 @@ fuzz: $(VENV)/.test
 	$(BIN)/python -m pip install -q --group fuzz
 	for target in protobuf json unpack files; do $(BIN)/python -m tests.fuzz $$target $(FUZZ_SECONDS) || exit 1; done
 
+# A hundred kills instead of the ten that are part of `make test`: about six minutes.
+test-kill: $(VENV)/.test
+	SPANWISE_TEST_KILLS=100 $(BIN)/pytest -rP tests/chaos/test_kill.py
+
 # Loads this machine for about two minutes.
 bench-ingest: $(VENV)/.test
 	$(BIN)/python -m tests.bench.ingest
@@ -29,6 +33,10 @@ bench-query: $(VENV)/.test
 # The overview every second over 10 million spans while 20,000 more come each second: about two minutes.
 bench-pages: $(VENV)/.test
 	$(BIN)/python -m tests.bench.viewing
+
+# Fills 10 million spans, kills the server and starts it again, three times: about two minutes, 2 GiB of disk.
+bench-restart: $(VENV)/.test
+	$(BIN)/python -m tests.bench.restart
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

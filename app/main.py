@@ -19,6 +19,7 @@ from starlette.types import Scope
 
 from app.api.routes import routes as api_routes
 from app.failures import bug, http_failure, refusal
+from app.grace import Grace
 from app.guards import CancelOnDisconnect, Guard
 from app.ingest.demo import load_demo
 from app.ingest.ingest import Ingest, IngestLimits
@@ -38,7 +39,6 @@ from app.store import open_store
 from app.store.base import Store, StoreError
 from app.store.connection import Limits, default_limits
 
-_MIN_FREE_BYTES = 256 * 2**20
 _IMPORTS_AT_ONCE = 2
 _FAILURE_COUNTS_NS = 60_000_000_000
 """Longer, and a balancer that sends nothing to a server that is not ready would keep it so for ever."""
@@ -62,6 +62,7 @@ def create_app(settings: Settings, *, demo: bool = False) -> Starlette:
     app.router.redirect_slashes = False
     app.state.settings = settings
     app.state.demo = demo
+    app.state.grace = Grace(settings.stop_grace_s)
     return app
 
 
@@ -75,7 +76,7 @@ def _hosts(settings: Settings) -> tuple[str, ...]:
 
 @asynccontextmanager
 async def running(app: Starlette) -> AsyncIterator[None]:
-    """Opens the store and starts what feeds it; stops in reverse, each within its grace.
+    """Opens the store and starts what feeds it; stops in reverse, all within one grace.
 
     Raises StoreError and CannotListen with what is wrong.
     """
@@ -86,7 +87,7 @@ async def running(app: Starlette) -> AsyncIterator[None]:
         await asyncio.to_thread(clear_scratch, scratch_folder(settings.data))
         limits = IngestLimits(settings.max_body_bytes, settings.ingest_queue_bytes, decoders=settings.decode_processes)
         ingest = Ingest(store, limits)
-        stack.push_async_callback(ingest.stop, settings.stop_grace_s)
+        stack.push_async_callback(ingest.stop, app.state.grace)
         await ingest.start()
         queries = Queries(store, settings.query_threads, settings.query_timeout_s)
         stack.push_async_callback(queries.close)
@@ -100,7 +101,7 @@ async def running(app: Starlette) -> AsyncIterator[None]:
         stack.push_async_callback(_ended, asyncio.create_task(app.state.loop_lag.run()))
         receiver = GrpcReceiver(ingest, settings)
         port = await receiver.start(listening_hosts(settings.host), settings.grpc_port)
-        stack.push_async_callback(receiver.stop, settings.stop_grace_s)
+        stack.push_async_callback(receiver.stop, app.state.grace)
         app.state.settings = replace(settings, grpc_port=port)
         yield
 
@@ -113,9 +114,14 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 
 def store_limits(settings: Settings) -> Limits:
-    """What the database may use: the default, with the memory that was asked for."""
+    """What the database may use: as the settings say, the default where they leave it open."""
     limits = default_limits()
-    return replace(limits, memory_bytes=settings.memory_limit_bytes) if settings.memory_limit_bytes else limits
+    return replace(
+        limits,
+        memory_bytes=settings.memory_limit_bytes or limits.memory_bytes,
+        checkpoint_bytes=settings.checkpoint_bytes,
+        min_free_bytes=settings.min_free_bytes,
+    )
 
 
 class _PlotlyFile(StaticFiles):
@@ -154,7 +160,7 @@ async def readyz(request: Request) -> Response:
             free = await asyncio.to_thread(free_bytes, settings.data)
     except (StoreError, TimeoutError) as error:
         return JSONResponse({"error": f"The store does not answer: {error}", "hint": "See the server's log."}, 503)
-    if free < _MIN_FREE_BYTES:
+    if free < settings.min_free_bytes:
         message = f"Only {free // 2**20} MiB of disk are free."
         return JSONResponse({"error": message, "hint": "Free some disk, or delete a dataset."}, 503)
     stats: IngestStats = request.app.state.ingest.stats()

@@ -8,11 +8,14 @@ import logging
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import uvicorn
+from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.grace import Grace
 from app.ingest.freed_memory import keep_freed_memory
 from app.main import create_app, running
 from app.receivers.http import failure
@@ -41,7 +44,7 @@ async def serve(settings: Settings, *, demo: bool, started: Callable[[Settings],
         room = room_for(settings.max_connections)
         settings = replace(settings, http_port=sockets[0].getsockname()[1], max_connections=room)
         app = create_app(settings, demo=demo)
-        server = _Server(app, settings)
+        server = _Server(app, settings, app.state.grace, partial(_take_no_more, app))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.end)
@@ -75,10 +78,17 @@ def _config(app: ASGIApp, connections: Connections, settings: Settings) -> uvico
     )
 
 
+def _take_no_more(app: Starlette) -> None:
+    if ingest := getattr(app.state, "ingest", None):
+        ingest.take_no_more()
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: those raise the signal again before store and receivers are closed."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, grace: Grace, take_no_more: Callable[[], None]) -> None:
+        self._grace = grace
+        self._take_no_more = take_no_more
         self._connections = Connections(settings.max_connections, settings.header_timeout_s, app, _without_room)
         super().__init__(_config(app, self._connections, settings))
 
@@ -93,6 +103,11 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def end(self) -> None:
-        """Ends at once when asked a second time."""
-        self.force_exit = self.should_exit
+        """Drains within the grace; ends at once when asked a second time."""
+        if self.should_exit:
+            self.force_exit = True
+            self._grace.end()
         self.should_exit = True
+        self._grace.begin()
+        # gRPC listens on until connections over HTTP have ended, and shall not take what those may no longer bring.
+        self._take_no_more()

@@ -116,6 +116,14 @@ class Settings:
         _size_or_automatic,
         "Memory for the database; “auto” takes a quarter of the machine's, at most 4 GiB.",
     )
+    checkpoint_bytes: int = _setting(
+        256 * MIB,
+        _size,
+        "Length of the database's log at which it is merged into the file: longer stores faster and starts slower.",
+    )
+    min_free_bytes: int = _setting(
+        256 * MIB, _size, "Disk that stays free; with less, spans and files are refused until there is room again."
+    )
     stop_grace_s: float = _setting(10.0, _seconds, "Time that requests under way get to finish when the server stops.")
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """Where each value came from, by field: `flag`, `environment` or `default`."""

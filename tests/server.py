@@ -87,6 +87,15 @@ def running_server(
         assert code == 0, log.read_text()
 
 
+def decoder_of(server: Server) -> int:
+    """The one decoding process."""
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    for other in Path(f"/proc/{server.process.pid}/task").iterdir():
+        children += (other / "children").read_text().split()
+    [found] = {int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    return found
+
+
 def _ports(process: subprocess.Popen[str], log: Path) -> tuple[int, int]:
     assert process.stdout is not None
     began = time.monotonic()

@@ -7,18 +7,20 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import wait
 from typing import Literal, NamedTuple, TypeVar
 
 import pyarrow as pa
 
 from app.ingest.decompress import decompress
-from app.ingest.errors import BadPayload, IngestError
+from app.ingest.errors import BadPayload, IngestError, Overloaded, Reason
 from app.ingest.freed_memory import keep_freed_memory
 from app.ingest.parcels import SMALL_BYTES, MemoryFile, Parcel, ParcelLost, inline, unpack
 from app.otlp.columns import Batch, BatchGroup
@@ -34,6 +36,8 @@ Outcome = TypeVar("Outcome")
 _GROUP_BODIES = 32
 _GROUP_BYTES = 2 * 2**20
 _GROUP_UNPACKED_BYTES = 16 * 2**20
+_END_S = 2.0
+_RETRY_AFTER_S = 2
 _FATAL = "decoding this body ended its process twice: send smaller batches"
 
 
@@ -109,6 +113,7 @@ class Decoders:
     def __init__(self, processes: int, limit_bytes: int) -> None:
         self._processes = processes
         self._share = False
+        self._stopping = False
         self._free_files: list[MemoryFile] = []
         self._limit_bytes = limit_bytes
         self._pool: ProcessPoolExecutor | None = None
@@ -140,9 +145,20 @@ class Decoders:
             file.close()
 
     def stop(self) -> None:
-        """Ends the processes; bodies that are being decoded are given up."""
+        """Ends the processes; bodies that are being decoded are given up, and a process that goes on is killed."""
+        self._stopping = True
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            # None once it is shut down; a pool of threads has none.
+            processes = getattr(self._pool, "_processes", None) or {}
+            going = {process.sentinel: process for process in processes.values()}
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            deadline = time.monotonic() + _END_S
+            while going and (left_s := deadline - time.monotonic()) > 0:
+                for sentinel in wait(list(going), left_s):
+                    del going[int(sentinel)]  # type: ignore[arg-type]
+            for process in going.values():
+                process.kill()
+            self._pool.shutdown(wait=True)
         while self._free_files:
             self._free_files.pop().close()
 
@@ -160,11 +176,13 @@ class Decoders:
         try:
             return await loop.run_in_executor(pool, job)
         except BrokenProcessPool:
+            self._check_going_on()
             # As in _decode: another body may have been the reason.
             async with self._alone:
                 try:
                     return await loop.run_in_executor(self._healthy_pool(pool), job)
                 except BrokenProcessPool:
+                    self._check_going_on()
                     self._healthy_pool(self._pool)
                     raise BadPayload(_FATAL) from None
 
@@ -201,6 +219,11 @@ class Decoders:
             # A process died (out of memory, killed) and took all bodies with it. Each is tried again alone, so that
             # one that kills its decoder fails by itself.
             broken = self._started()
+            if self._stopping:
+                # The stop itself ended the process: the bodies are as good as any.
+                for one in group:
+                    _fail(one, _stopped())
+                return
             async with self._alone:
                 for one in group:
                     await self._decode_alone(broken, one)
@@ -212,6 +235,9 @@ class Decoders:
         try:
             await self._decode_in(self._healthy_pool(broken), [one])
         except BrokenProcessPool:
+            if self._stopping:
+                _fail(one, _stopped())
+                return
             self._healthy_pool(self._pool)
             _fail(one, BadPayload(_FATAL))
         except Exception as error:  # noqa: BLE001 - every sender is answered
@@ -248,6 +274,10 @@ class Decoders:
         assert self._pool is not None, "start() comes first"
         return self._pool
 
+    def _check_going_on(self) -> None:
+        if self._stopping:
+            raise _stopped()
+
     def _healthy_pool(self, broken: ProcessPoolExecutor | None) -> ProcessPoolExecutor:
         if self._pool is broken or self._pool is None:
             if broken is not None:
@@ -260,6 +290,10 @@ class Decoders:
         return ProcessPoolExecutor(
             self._processes, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_process
         )
+
+
+def _stopped() -> Overloaded:
+    return Overloaded("the server is stopping", _RETRY_AFTER_S, Reason.NOT_TAKING)
 
 
 def _fail(pending: _Pending, error: IngestError) -> None:

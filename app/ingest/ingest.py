@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from app.grace import Grace
 from app.ingest.decoding import Decoders, Media
 from app.ingest.errors import IngestError, Overloaded, Reason
 from app.ingest.glimpse import service_glimpsed
@@ -77,15 +78,22 @@ class Ingest:
         self._writer.start()
         self._taking = True
 
-    async def stop(self, grace_s: float) -> None:
-        """Takes nothing more, waits up to grace_s for what is on its way, commits what is queued, ends; idempotent."""
+    def take_no_more(self) -> None:
+        """From now on every request is refused, to be sent again; those under way go on."""
         self._taking = False
-        deadline = time.monotonic() + grace_s
-        while self._held_requests and time.monotonic() < deadline:  # noqa: ASYNC110 - counted in threads
+
+    async def stop(self, grace: Grace) -> None:
+        """Takes nothing more, commits what is on its way while the grace lasts, refuses the rest, ends; idempotent."""
+        self.take_no_more()
+        while self._held_requests and grace.left_s():  # noqa: ASYNC110 - counted in threads
             await asyncio.sleep(0.01)
         with self._changed:
             self._ending = True
+            rest = list(self._queue)
+            self._queue.clear()
             self._changed.notify_all()
+        if rest:
+            self._fail(rest, Overloaded("the server is stopping", RETRY_AFTER_S, Reason.NOT_TAKING))
         if self._writer.is_alive():
             await asyncio.to_thread(self._writer.join)
         await asyncio.to_thread(self._decoders.stop)

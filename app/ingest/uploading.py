@@ -32,8 +32,6 @@ _MAX_FIELD_BYTES = 4096
 _MAX_HEADER_BYTES = 8192
 _MAX_NAME_LENGTH = 120
 _PREFIX = "upload-"
-_MIN_FREE_BYTES = 256 * 2**20
-"""Left on the disk for what is stored already, as the store itself does."""
 
 
 class UploadRefused(Exception):
@@ -79,13 +77,17 @@ async def upload_to_dataset(request: Request) -> Dataset:
     store: Store = request.app.state.store
     settings: Settings = request.app.state.settings
     imports: asyncio.Semaphore = request.app.state.imports
-    async with received_upload(request, scratch_folder(settings.data), settings.max_upload_bytes) as file, imports:
+    folder = scratch_folder(settings.data)
+    async with received_upload(request, folder, settings.max_upload_bytes, settings.min_free_bytes) as file, imports:
         return await import_upload(store, file.path, file.name, file.source)
 
 
 @asynccontextmanager
-async def received_upload(request: Request, folder: Path, max_bytes: int) -> AsyncIterator[Upload]:
-    """The file of a request, a form's field `file` or the raw body with `?name=`; raises UploadRefused."""
+async def received_upload(request: Request, folder: Path, max_bytes: int, min_free_bytes: int) -> AsyncIterator[Upload]:
+    """The file of a request, a form's field `file` or the raw body with `?name=`; raises UploadRefused.
+
+    So much of the disk stays free for what is stored already.
+    """
     declared = request.headers.get("content-length", "")
     # A form adds boundaries and headers to the file; what is really written is counted below.
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes + 64 * 1024):
@@ -93,7 +95,7 @@ async def received_upload(request: Request, folder: Path, max_bytes: int) -> Asy
     handle, path = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
     try:
         with os.fdopen(handle, "wb") as file:
-            receiving = _Receiving(request, file, folder, max_bytes)
+            receiving = _Receiving(request, file, folder, max_bytes, min_free_bytes)
             try:
                 await receiving.receive()
             except TimeoutError:
@@ -112,11 +114,12 @@ def _too_large(max_bytes: int) -> UploadRefused:
 class _Receiving:
     """Writes one request's file, whichever way it is packed."""
 
-    def __init__(self, request: Request, file: BinaryIO, folder: Path, max_bytes: int) -> None:
+    def __init__(self, request: Request, file: BinaryIO, folder: Path, max_bytes: int, min_free_bytes: int) -> None:
         self._request = request
         self._file = file
         self._folder = folder
         self._max_bytes = max_bytes
+        self._min_free_bytes = min_free_bytes
         self._buffer = bytearray()
         self._fields: dict[str, bytearray] = {}
         self._parts = 0
@@ -238,11 +241,11 @@ class _Receiving:
 
     def _write(self, data: bytes) -> None:
         free_bytes = shutil.disk_usage(self._folder).free
-        if free_bytes < _MIN_FREE_BYTES + len(data):
+        if free_bytes < self._min_free_bytes + len(data):
             raise UploadRefused(
                 507,
                 f"The disk is too full for this file: {free_bytes // 2**20} MiB are free and "
-                f"{_MIN_FREE_BYTES // 2**20} MiB stay so.",
+                f"{self._min_free_bytes // 2**20} MiB stay so.",
                 "Free some disk, or delete a dataset.",
             )
         self._file.write(data)

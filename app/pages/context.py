@@ -84,7 +84,7 @@ async def open_page(request: Request) -> Page:
     carried = tuple(
         (name, value) for name, value in request.query_params.multi_items() if name not in _SCOPE_PARAMETERS
     )
-    view = View(scope, dataset, tuple(datasets), window.start_ns, window.end_ns, carried)
+    view = View(scope, dataset, tuple(datasets), window.start_ns, window.end_ns, carried, damage=store.damage())
     return Page(request, view, window, now_ns)
 
 

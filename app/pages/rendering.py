@@ -23,7 +23,7 @@ from app.pages.attributes import attribute_rows
 from app.pages.marks import SPARK_HEIGHT, SPARK_WIDTH, kind_bar, kind_of, sparkline
 from app.pages.verdict import quantile_name
 from app.resources import asset_folder
-from app.store.base import Dataset
+from app.store.base import NO_DAMAGE, Damage, Dataset, Store
 
 WINDOWS = (
     ("15m", "last 15 min"),
@@ -112,6 +112,7 @@ class View:
     """Other parameters of this URL, kept when the dataset or window is changed."""
     as_of_ns: int = 0
     """When the oldest report on the page was read from the store, 0 where there is none."""
+    damage: Damage = NO_DAMAGE
 
     @property
     def window_fixed(self) -> bool:
@@ -219,13 +220,19 @@ def environment() -> Environment:
     return templates
 
 
-def render(template: str, view: View | None, active: str, status: int = 200, **context: Any) -> HTMLResponse:
-    """One page; `view` is None only for errors that struck before the scope was known."""
+def render(
+    template: str, view: View | None, active: str, status: int = 200, damage: Damage | None = None, **context: Any
+) -> HTMLResponse:
+    """One page; `view` is None only for errors, which may strike before the scope is known."""
     page = environment().get_template(template)
     to = Links(view.scope if view else Scope(0))
-    return HTMLResponse(page.render(view=view, to=to, active=active, **context), status)
+    known = damage or (view.damage if view else NO_DAMAGE)
+    return HTMLResponse(page.render(view=view, to=to, active=active, damage=known, **context), status)
 
 
 def error_page(request: Request, status: int, title: str, message: str, hint: str = "") -> HTMLResponse:
     """A page for a request that failed; shows nothing of the inside."""
-    return render("error.html", None, "", status, error_status=status, error_title=title, message=message, hint=hint)
+    store: Store | None = getattr(request.app.state, "store", None) if "app" in request.scope else None
+    damage = store.damage() if store else None
+    words = {"error_title": title, "message": message, "hint": hint}
+    return render("error.html", None, "", status, damage, error_status=status, **words)

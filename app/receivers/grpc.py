@@ -11,6 +11,7 @@ from typing import NoReturn
 import grpc
 import grpc.aio
 
+from app.grace import Grace
 from app.ingest.errors import BadPayload, IngestError, Overloaded, PayloadTooLarge
 from app.ingest.ingest import Ingest
 from app.otlp.other_signals import OtherSignal
@@ -21,6 +22,8 @@ from app.sockets import CannotListen, address_text, bound_sockets
 _LOG = logging.getLogger("spanwise.receivers")
 _COMMIT_TIMEOUT_S = 8.0
 _ANSWER_RESERVE_S = 0.25
+_GRACE_LOOKED_AT_S = 0.1
+"""It may end early: when the server is asked a second time to stop."""
 _SERVICES: dict[str, OtherSignal | None] = {
     "opentelemetry.proto.collector.trace.v1.TraceService": None,
     "opentelemetry.proto.collector.metrics.v1.MetricsService": "metrics",
@@ -85,9 +88,13 @@ class GrpcReceiver:
         await self._server.start()
         return port
 
-    async def stop(self, grace_s: float) -> None:
-        """Takes no new calls, lets those under way finish for so long."""
-        await self._server.stop(grace_s)
+    async def stop(self, grace: Grace) -> None:
+        """Takes no new calls, lets those under way finish while the grace lasts."""
+        stopping = asyncio.create_task(self._server.stop(grace.left_s()))
+        while not (await asyncio.wait({stopping}, timeout=_GRACE_LOOKED_AT_S))[0]:
+            if not grace.left_s():
+                await self._server.stop(None)
+        await stopping
 
     async def _export(
         self, other_signal: OtherSignal | None, body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]

@@ -51,6 +51,30 @@ class Appended:
     duplicates_by_batch: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class SetAside:
+    """A file of the database that was damaged and lies beside it under a dated name."""
+
+    path: str
+    log: bool
+    """Whether it is a write-ahead log, which held what was stored since the last checkpoint; else it held all."""
+    at_ns: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is known to be damaged."""
+
+    set_aside: tuple[SetAside, ...] = ()
+    """Newest first."""
+    unreadable: str = ""
+    """What the engine said when a query met a part of the database that cannot be read, else empty."""
+
+
+NO_DAMAGE = Damage()
+
+
 class Store(Protocol):
     """One database. All methods may be called from any thread; none may be called on the event loop (they block)."""
 
@@ -87,6 +111,10 @@ class Store(Protocol):
 
     def size_bytes(self) -> int:
         """Bytes on disk: file and write-ahead log."""
+        ...
+
+    def damage(self) -> Damage:
+        """What is damaged, a few seconds old at most; quick enough for the event loop."""
         ...
 
     def close(self) -> None:

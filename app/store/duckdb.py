@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 import time
@@ -18,29 +19,32 @@ import pyarrow.compute as pc
 from analysis.span import Window
 from app.otlp.columns import Batch, Tally
 from app.store import datasets, writing
-from app.store.base import LIVE, Appended, Dataset, StoreBusy, StoreError
-from app.store.connection import MEMORY, Limits, connect, default_limits, sync_folder, translated
+from app.store.base import LIVE, Appended, Damage, Dataset, SetAside, StoreBusy, StoreError
+from app.store.connection import MEMORY, Limits, StoreDamaged, default_limits, sync_folder, translated
 from app.store.duplicates import RecentSpans
 from app.store.migrate import migrate
 from app.store.reading import DuckSpans
+from app.store.recovery import files_set_aside, open_database
 from app.store.shapes import ShapeIds, ShapesOfTransaction
 
-_MIN_FREE_BYTES = 256 * 2**20
+_LOG = logging.getLogger("spanwise.store")
 _RECENT_DATASETS = 4
 _LIVE_SPANS_COUNTED_EXACTLY = 500_000
 _LIVE_COUNTS_KEPT_S = 10.0
 _READERS_LEAVE_S = 5.0
+_IMPORT_LEAVES_S = 5.0
+_OPEN_AGAIN_EVERY_S = 1.0
+_DAMAGE_KEPT_S = 2.0
 
 
 class DuckStore:
     """`app.store.base.Store` over one DuckDB file, or `:memory:`."""
 
-    def __init__(self, path: str, limits: Limits | None = None, min_free_bytes: int = _MIN_FREE_BYTES) -> None:
+    def __init__(self, path: str, limits: Limits | None = None) -> None:
         self._path = path
         self._limits = limits or default_limits()
-        self._min_free_bytes = min_free_bytes
         self._write_lock = threading.Lock()
-        self._import_lock = threading.Lock()
+        self._import_lock = threading.RLock()
         # Guards the fields below; held for moments only, never during a query.
         self._state_lock = threading.Lock()
         self._readers: set[DuckSpans] = set()
@@ -53,18 +57,11 @@ class DuckStore:
         self._live: tuple[float, int, Dataset] | None = None
         self._references = writing.KnownReferences()
         self._closed = False
-        self._root = connect(path, self._limits)
-        try:
-            migrate(self._root, path)
-            self._shapes = ShapeIds(self._root)
-        except duckdb.Error as error:
-            self._root.close()
-            raise translated(error, f"preparing {path}") from error
-        except StoreError:
-            self._root.close()
-            raise
-        sync_folder(path)
-        self._writer, self._importing = self._root.cursor(), self._root.cursor()
+        self._down = ""
+        self._opened_at = 0.0
+        self._unreadable = ""
+        self._set_aside: tuple[float, tuple[SetAside, ...]] = (-_DAMAGE_KEPT_S, ())
+        self._open()
 
     def append(self, dataset_id: int, batches: Sequence[Batch]) -> Appended:
         """Stores all batches in one transaction; durable when it returns, nothing stored when it raises StoreError.
@@ -96,13 +93,13 @@ class DuckStore:
         with self._import_lock:
             if self._closed:
                 raise StoreError("the store is closed")
-            connection = self._importing
+            connection, root = self._importing, self._root
             try:
                 return self._import(connection, name, kind, source, format_name, batches)
             except duckdb.Error as error:
                 with suppress(duckdb.Error):
                     connection.execute("rollback")
-                raise self._failed(error, "the import") from error
+                raise self._failed(error, "the import", root) from error
             except BaseException:
                 with suppress(duckdb.Error):
                     connection.execute("rollback")
@@ -139,15 +136,22 @@ class DuckStore:
 
         `DuckSpans.interrupt` ends them earlier, when nobody waits for the answer any more.
         """
-        spans = DuckSpans(self._cursor(), dataset_id, window, timeout_s, self._has_candidates(dataset_id))
+        cursor, root = self._cursor(), self._root
+        spans = DuckSpans(cursor, dataset_id, window, timeout_s, self._has_candidates(dataset_id))
         with self._state_lock:
             self._readers.add(spans)
         try:
             yield spans
+        except StoreError as error:
+            if isinstance(error, StoreDamaged):
+                self._unreadable = str(error)
+            if isinstance(error.__cause__, duckdb.FatalException):
+                # The handle must be closed before the file can be opened again.
+                self._forget(spans)
+                self._failed(error.__cause__, "reading", root)
+            raise
         finally:
-            with self._state_lock:
-                self._readers.discard(spans)
-            spans.close()
+            self._forget(spans)
 
     def version(self, dataset_id: int) -> int:
         """A number that changes whenever spans of the dataset do: the high-water mark that caches key on."""
@@ -164,10 +168,19 @@ class DuckStore:
         if self._path == MEMORY:
             return 0
         total = 0
-        for file in (Path(self._path), *Path(self._path).parent.glob(Path(self._path).name + ".wal*")):
+        for file in (self._path + ending for ending in ("", ".wal", ".wal.checkpoint", ".wal.recovery")):
             with suppress(OSError):
-                total += file.stat().st_size
+                total += Path(file).stat().st_size
         return total
+
+    def damage(self) -> Damage:
+        """What is damaged, a few seconds old at most; quick enough for the event loop."""
+        looked_at, found = self._set_aside
+        now = time.monotonic()
+        if now - looked_at >= _DAMAGE_KEPT_S:
+            found = files_set_aside(self._path)
+            self._set_aside = (now, found)
+        return Damage(found, self._unreadable)
 
     def close(self) -> None:
         """Checkpoints and closes; idempotent."""
@@ -176,21 +189,27 @@ class DuckStore:
                 return
             self._closed = True
             self._close_readers()
-            with suppress(duckdb.Error):
-                self._writer.execute("checkpoint")
-            for connection in (self._writer, self._importing, self._root):
-                connection.close()
+            with self._import_ended(), suppress(duckdb.Error):
+                if not self._down:
+                    self._writer.execute("checkpoint")
+            self._close_connections()
             sync_folder(self._path)
+
+    def _forget(self, spans: DuckSpans) -> None:
+        with self._state_lock:
+            self._readers.discard(spans)
+        spans.close()
 
     @contextmanager
     def _writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
         with self._write_lock:
             if self._closed:
                 raise StoreError("the store is closed")
+            self._open_again()
             try:
                 yield self._writer
             except duckdb.Error as error:
-                raise self._failed(error, "storing", locked=True) from error
+                raise self._failed(error, "storing") from error
             except BaseException:
                 with suppress(duckdb.Error):
                     self._writer.execute("rollback")
@@ -198,16 +217,19 @@ class DuckStore:
 
     @contextmanager
     def _reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        connection = self._cursor()
+        connection, root = self._cursor(), self._root
         try:
             yield connection
         except duckdb.Error as error:
-            raise self._failed(error, "reading") from error
+            raise self._failed(error, "reading", root) from error
         finally:
             with suppress(duckdb.Error):
                 connection.close()
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
+        if self._down:
+            with self._write_lock:
+                self._open_again()
         with self._state_lock:
             if self._closed:
                 raise StoreError("the store is closed")
@@ -224,31 +246,100 @@ class DuckStore:
             # usable until it is opened again.
             if "commit succeeded" not in str(error).lower():
                 raise
-            self._reopen()
+            self._reopen(error)
 
-    def _failed(self, error: duckdb.Error, doing: str, *, locked: bool = False) -> StoreError:
+    def _failed(self, error: duckdb.Error, doing: str, unlocked: duckdb.DuckDBPyConnection | None = None) -> StoreError:
+        """What the caller is told, after what the error needs was done.
+
+        `unlocked` is the instance that failed where the write lock is not held: another thread may have opened the file
+        again meanwhile.
+        """
         if isinstance(error, duckdb.FatalException):
-            if locked:
-                self._reopen()
+            if unlocked is None:
+                self._reopen(error)
             else:
                 with self._write_lock:
-                    self._reopen()
-        elif locked:
+                    if self._root is unlocked and not self._closed:
+                        self._reopen(error)
+        elif unlocked is None:
             with suppress(duckdb.Error):
                 self._writer.execute("rollback")
-        return translated(error, doing)
+        failure = translated(error, doing)
+        if isinstance(failure, StoreDamaged):
+            self._unreadable = str(failure)
+            if unlocked is None:
+                # Senders keep what they have; the next start sets a file aside that cannot be written to.
+                return StoreBusy(str(failure))
+        return failure
 
-    def _reopen(self) -> None:
-        """Opens the file anew after the engine declared its instance unusable; the write lock is held."""
-        self._close_readers()
+    def _open(self) -> None:
+        """Opens the file, whatever is damaged set aside; raises StoreError."""
+        self._opened_at = time.monotonic()
+        root = open_database(self._path, self._limits, self._prepare)
         with self._state_lock:
-            for connection in (self._writer, self._importing, self._root):
-                with suppress(duckdb.Error):
-                    connection.close()
-            self._root = connect(self._path, self._limits)
-            self._writer, self._importing = self._root.cursor(), self._root.cursor()
-            self._recent.clear()
+            self._root, self._writer, self._importing = root, root.cursor(), root.cursor()
+            self._down = ""
+
+    def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Brings the schema up to date, and reads what the writer will have to: a file that fails it now is damaged."""
+        migrate(connection, self._path)
+        self._shapes = ShapeIds(connection)
+        datasets.listed(connection)
+        datasets.latest_start_ns(connection, LIVE)
+
+    def _reopen(self, reason: Exception) -> None:
+        """Opens the file anew after the engine declared its instance unusable; the write lock is held.
+
+        Never raises: where it fails the store is down and every use tries again, at most once a second.
+        """
+        _LOG.warning("the database is opened again: %s", reason)
+        self._close_readers()
+        self._down = str(reason)
+        with self._import_ended():
+            self._close_connections()
         self._references.clear()
+        with self._state_lock:
+            self._recent.clear()
+            self._candidates.clear()
+            self._versions.clear()
+            self._first_version = time.time_ns() // 1_000
+        try:
+            self._open()
+        except StoreError as error:
+            self._down = str(error)
+            _LOG.error("the database could not be opened again, which is tried on: %s", error)
+
+    def _open_again(self) -> None:
+        """Ends the time that the store is down, where that is possible; raises StoreBusy. The write lock is held."""
+        if not self._down or self._closed:
+            return
+        if time.monotonic() - self._opened_at >= _OPEN_AGAIN_EVERY_S:
+            try:
+                self._open()
+                _LOG.warning("the database is open again")
+            except StoreError as error:
+                self._down = str(error)
+        if self._down:
+            raise StoreBusy(f"the database could not be opened again yet: {self._down}")
+
+    def _close_connections(self) -> None:
+        for connection in (self._writer, self._importing, self._root):
+            with suppress(duckdb.Error):
+                connection.close()
+
+    @contextmanager
+    def _import_ended(self) -> Iterator[None]:
+        """Breaks off an import under way and waits for it: closing what another thread uses is undefined."""
+        deadline = time.monotonic() + _IMPORT_LEAVES_S
+        held = self._import_lock.acquire(blocking=False)
+        while not held and time.monotonic() < deadline:
+            self._importing.interrupt()
+            held = self._import_lock.acquire(timeout=0.05)
+        try:
+            yield
+        finally:
+            if held:
+                self._import_lock.release()
 
     def _close_readers(self) -> None:
         with self._state_lock:
@@ -265,10 +356,10 @@ class DuckStore:
     def _check_room(self) -> None:
         if self._path == MEMORY:
             return
-        free = shutil.disk_usage(Path(self._path).absolute().parent).free
-        if free < self._min_free_bytes:
+        free, kept = shutil.disk_usage(Path(self._path).absolute().parent).free, self._limits.min_free_bytes
+        if free < kept:
             raise StoreBusy(
-                f"only {free // 2**20} MiB of disk are free beside {self._path} and {self._min_free_bytes // 2**20} "
+                f"only {free // 2**20} MiB of disk are free beside {self._path} and {kept // 2**20} MiB "
                 "are kept for what is stored already: free some, or delete a dataset"
             )
 
@@ -326,6 +417,8 @@ class DuckStore:
         recent, tally, candidates = RecentSpans(-1), Tally(), False
         references, shapes = writing.References(), ShapesOfTransaction(self._shapes)
         for batch in batches:
+            if self._closed or connection is not self._importing or self._down:
+                raise StoreBusy("the import was broken off: the database is being closed or opened again")
             written = writing.write(connection, dataset_id, [batch], recent, shapes)
             recent.add(written.hashes, written.starts)
             repeated = written.appended.duplicates

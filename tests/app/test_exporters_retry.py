@@ -16,7 +16,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.app.exporters import PYTHON_EXPORTERS, send_by_javascript, send_by_python
-from tests.server import Server, running_server
+from tests.server import Server, decoder_of, running_server
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,15 +33,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose queue takes 1 MiB."""
     with running_server(tmp_path_factory.mktemp("small"), SPANWISE_INGEST_QUEUE_BYTES="1MiB") as started:
         yield started
-
-
-def decoder_of(server: Server) -> int:
-    """The one decoding process."""
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-    for other in Path(f"/proc/{server.process.pid}/task").iterdir():
-        children += (other / "children").read_text().split()
-    [found] = {int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
-    return found
 
 
 def filling() -> bytes:

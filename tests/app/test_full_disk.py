@@ -31,7 +31,7 @@ def test_a_file_that_would_fill_the_disk_is_refused_and_gone(tmp_path: Path, mon
 
     async def upload() -> None:
         scope = {"type": "http", "method": "POST", "path": "/api/upload", "headers": [], "query_string": b"name=a"}
-        async with received_upload(Request(scope, receive), tmp_path, 2**30):
+        async with received_upload(Request(scope, receive), tmp_path, 2**30, 2**28):
             raise AssertionError
 
     with pytest.raises(UploadRefused, match="256 MiB are free") as refused:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from app.grace import Grace
 from app.ingest.decoding import Decoders
 from app.ingest.errors import BadPayload, IngestError, Overloaded, PayloadTooLarge, UnsupportedEncoding
 from app.ingest.ingest import Ingest, IngestLimits
@@ -76,7 +77,7 @@ async def running(store: Any, **limits: int) -> AsyncIterator[Ingest]:
     finally:
         if isinstance(store, Appends):
             store.go_on.set()
-        await ingest.stop(5)
+        await ingest.stop(Grace(5))
 
 
 def test_a_body_is_stored_when_submit_returns_and_repeats_are_counted() -> None:
@@ -214,11 +215,11 @@ def test_stopping_commits_what_was_taken_and_takes_no_more() -> None:
         await ingest.start()
         sent = [sending(ingest, document(n, 5)) for n in range(1, 6)]
         await asyncio.sleep(0)
-        await ingest.stop(10)
+        await ingest.stop(Grace(10))
         assert [tally.accepted for tally in await asyncio.gather(*sent)] == [5] * 5
         with pytest.raises(Overloaded, match="stopping"):
             await ingest.submit(document(1, 5), media="json", timeout_s=20)
-        await ingest.stop(1)
+        await ingest.stop(Grace(1))
 
     asyncio.run(scenario())
 

@@ -12,6 +12,7 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from app.grace import Grace
 from app.ingest.decoding import Decoders
 from app.ingest.errors import BadPayload, IngestError, Overloaded, PayloadTooLarge, UnsupportedEncoding
 from app.ingest.ingest import Ingest, IngestLimits
@@ -122,7 +123,7 @@ def submitted(store: Store, signal: OtherSignal, *bodies: bytes, encoding: str =
             for body in bodies:
                 await ingest.other_signals.submit(signal, body, media="protobuf", encoding=encoding, timeout_s=30)
         finally:
-            await ingest.stop(5)
+            await ingest.stop(Grace(5))
             assert ingest.stats().queued_bytes == ingest.stats().queued_requests == 0
         return ingest
 

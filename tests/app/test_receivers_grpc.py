@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from app.grace import Grace
 from app.ingest.errors import Overloaded
 from app.otlp.columns import Tally
 from app.receivers.grpc import GrpcReceiver
@@ -154,7 +155,7 @@ async def _failure_of(ingest: SlowOrFull, timeout_s: float) -> grpc.aio.AioRpcEr
             error: grpc.aio.AioRpcError = caught.value
             return error
     finally:
-        await receiver.stop(1)
+        await receiver.stop(Grace(1))
 
 
 def test_overload_asks_for_another_try_in_both_places_where_clients_look() -> None:

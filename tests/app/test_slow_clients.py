@@ -18,6 +18,7 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import serving, slow_clients
+from app.grace import Grace
 from app.settings import settings_from
 from app.sockets import bound_sockets
 from tests.server import ROOT, Server, running_server
@@ -255,7 +256,7 @@ async def serving_app(app: ASGIApp, **settings: str) -> AsyncIterator[int]:
     """The server's own server around another application, in this process."""
     sockets = bound_sockets(("127.0.0.1",), 0)
     chosen = settings_from({"HOME": "/h"}, {"max_connections": "16", "header_timeout_s": "0.5", **settings})
-    server = serving._Server(app, chosen)
+    server = serving._Server(app, chosen, Grace(1), lambda: None)
     task = asyncio.create_task(server.serve(sockets=sockets))
     try:
         yield sockets[0].getsockname()[1]

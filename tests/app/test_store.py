@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from analysis.errors import QueryInterrupted
 from analysis.span import SPAN_COLUMNS, Span, Window, load_traces
 from app.otlp.columns import Batch, Tally
 from app.otlp.records import EventRecord, SpanRecord
+from app.store import duckdb as duckdb_store
 from app.store import open_store
 from app.store.base import LIVE, Store, StoreBusy, StoreError
+from app.store.connection import default_limits
 from app.store.duckdb import DuckStore
 from app.store.duplicates import RecentSpans, time_ranges
+from app.store.recovery import open_database
 from tests.app.spans_made import ALL, START_NS, batch, numbered, record
 from tests.app.spelled_out import spelled_out
 
@@ -368,24 +371,7 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
     assert text.read_text().startswith("not a database")
 
 
-def test_a_damaged_log_is_refused_with_the_remedy(store: DuckStore, tmp_path: Path) -> None:
-    store.append(LIVE, [numbered(1, 500)])
-    copy = tmp_path / "copy" / "spans.duckdb"
-    copy.parent.mkdir()
-    shutil.copy(tmp_path / "spans.duckdb", copy)
-    log = bytearray((tmp_path / "spans.duckdb.wal").read_bytes())
-    middle = len(log) // 2
-    log[middle : middle + 64] = bytes(byte ^ 0xFF for byte in log[middle : middle + 64])
-    copy.with_suffix(".duckdb.wal").write_bytes(log)
-    with pytest.raises(StoreError, match=r"is damaged: move .*spans\.duckdb\.wal away"):
-        open_store(str(copy))
-    copy.with_suffix(".duckdb.wal").rename(tmp_path / "kept.wal")
-    again = open_store(str(copy))
-    assert counts(again)["spans"] == 0
-    again.close()
-
-
-def test_an_empty_file_is_taken(tmp_path: Path) -> None:
+def test_folders_are_made(tmp_path: Path) -> None:
     path = tmp_path / "deeper" / "a.duckdb"
     open_store(str(path)).close()
     assert path.exists()
@@ -455,8 +441,49 @@ def test_a_failed_checkpoint_after_a_durable_commit(store: DuckStore) -> None:
     assert counts(store)["spans"] == 30
 
 
+def test_opening_again_is_tried_until_it_works(store: DuckStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks meanwhile is told to come back; what was acknowledged before is there."""
+    store.append(LIVE, [numbered(1, 10)])
+    works, tried = open_database, 0
+
+    def fails_twice(*arguments: Any) -> duckdb.DuckDBPyConnection:
+        nonlocal tried
+        tried += 1
+        if tried <= 2:
+            raise StoreError("no room for a log")
+        return works(*arguments)
+
+    monkeypatch.setattr(duckdb_store, "open_database", fails_twice)
+    monkeypatch.setattr(duckdb_store, "_OPEN_AGAIN_EVERY_S", 0.0)
+    store._writer = _Commits(store._writer)  # type: ignore[assignment]
+    assert store.append(LIVE, [numbered(11, 10)]).inserted == 10
+    with pytest.raises(StoreBusy, match="could not be opened again yet: no room for a log"):
+        store.datasets()
+    assert (tried, store.append(LIVE, [numbered(11, 20)]).inserted) == (2, 10)
+    assert tried == 3
+    assert counts(store)["spans"] == 30
+
+
+def test_opening_again_is_not_tried_by_everyone(store: DuckStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = 0
+
+    def fails(*_: Any) -> duckdb.DuckDBPyConnection:
+        nonlocal tried
+        tried += 1
+        raise StoreError("no room for a log")
+
+    monkeypatch.setattr(duckdb_store, "open_database", fails)
+    monkeypatch.setattr(duckdb_store, "_OPEN_AGAIN_EVERY_S", 3600.0)
+    store._writer = _Commits(store._writer)  # type: ignore[assignment]
+    store.append(LIVE, [numbered(1, 10)])
+    for attempt in (store.datasets, lambda: store.append(LIVE, [numbered(1, 10)]), lambda: counts(store)):
+        with pytest.raises(StoreBusy, match="no room for a log"):
+            attempt()
+    assert tried == 1
+
+
 def test_no_room_on_the_disk_is_said_before_the_engine_meets_it(tmp_path: Path) -> None:
-    store = DuckStore(str(tmp_path / "a.duckdb"), min_free_bytes=2**60)
+    store = open_store(str(tmp_path / "a.duckdb"), replace(default_limits(), min_free_bytes=2**60))
     with pytest.raises(StoreBusy, match="MiB of disk are free"):
         store.append(LIVE, [numbered(1, 3)])
     with pytest.raises(StoreBusy, match="MiB of disk are free"):

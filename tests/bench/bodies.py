@@ -29,7 +29,8 @@ class Template:
         text = self.data.tobytes()
         first = text.index(_trace_id(seed, 0))
         # The trace id is a span's first field, after its tag and length.
-        self._size = (text.rindex(_trace_id(seed, (spans - 1) // SPANS_A_TRACE)) - first) // (spans - 1)
+        last = text.rindex(_trace_id(seed, (spans - 1) // SPANS_A_TRACE))
+        self._size = (last - first) // (spans - 1) if spans > 1 else len(text) - first
         one = text[first : first + self._size]
         chance = np.random.default_rng(seed)
         self._offset = first
@@ -50,11 +51,7 @@ class Template:
     def body(self, number: int) -> bytes:
         """The request with ids, users and totals that no other number gives, and times that follow on."""
         data = self.data.copy()
-        begin = self._offset
-        # The last span ends with the body, one tag and length earlier than the stride.
-        rows = np.lib.stride_tricks.as_strided(
-            data[begin:], (self.spans, len(data) - begin - self._size * (self.spans - 1)), (self._size, 1)
-        )
+        rows = self._rows(data)
         mask = np.frombuffer(Random(number).randbytes(8), np.uint8)
         ids = self._span_ids ^ mask
         rows[:, :16] = self._trace_ids ^ np.tile(mask, 2)
@@ -74,6 +71,11 @@ class Template:
         """A trace of that request."""
         mask = np.frombuffer(Random(number).randbytes(8), np.uint8)
         return bytes(self._trace_ids[0] ^ np.tile(mask, 2)).hex()
+
+    def _rows(self, data: Bytes) -> Bytes:
+        """A row of bytes a span; the last span ends with the body, one tag and length earlier than the stride."""
+        length = len(data) - self._offset - self._size * (self.spans - 1)
+        return np.lib.stride_tricks.as_strided(data[self._offset :], (self.spans, length), (self._size, 1))
 
     def _write(self, rows: Bytes, field: str, values: Bytes) -> None:
         place = self._places[field]
