@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ from tests.app.exporters import send_by_javascript, send_by_python
 from tests.server import Server
 
 pytestmark = pytest.mark.slow
+
+_REPORTS_AGE_S = 20
+"""Reports on live data may be some seconds old."""
 
 
 def asked(server: Server, path: str, **parameters: str) -> Any:
@@ -22,11 +26,15 @@ def asked(server: Server, path: str, **parameters: str) -> Any:
 
 def expect_requests(server: Server, service: str, count: int) -> dict[str, Any]:
     """Checks that so many requests of two spans each are found by service; gives the attributes of a query."""
-    rows = asked(server, "/api/endpoints")["endpoints"]
-    row = next(each for each in rows if each["service"] == service)
-    assert (row["count"], row["endpoint"]) == (count, "GET /orders")
-    found = asked(server, "/api/traces", service=service)
-    assert found["matched"] == count
+    rows: list[tuple[int, str]] = []
+    expected = [(count, "GET /orders")]
+    deadline = time.monotonic() + _REPORTS_AGE_S
+    while rows != expected and time.monotonic() < deadline:
+        endpoints = asked(server, "/api/endpoints")["endpoints"]
+        rows = [(each["count"], each["endpoint"]) for each in endpoints if each["service"] == service]
+    assert rows == expected
+    while (found := asked(server, "/api/traces", service=service))["matched"] != count:
+        assert time.monotonic() < deadline
     trace_id = found["rows"][0]["trace_id"]
     trace = asked(server, "/api/trace", trace_id=trace_id)
     assert [each["name"] for each in trace["rows"]] == ["GET /orders", "SELECT"]
