@@ -95,8 +95,8 @@ def _keep_unread_log(path: str, connection: duckdb.DuckDBPyConnection) -> None:
         return
     [row] = connection.execute("select wal_size from pragma_database_size()").fetchall()
     number, unit = str(row[0]).split()
-    # The size is rounded to a tenth.
-    read_bytes = int((float(number) + 0.1) * _UNITS[unit]) if float(number) else 0
+    # The size is cut down to whole units of the next smaller kind and then to a tenth: "3.6 MiB" may be 3.7002.
+    read_bytes = int((float(number) + 0.1) * _UNITS[unit]) + _UNITS[unit] // 2**10 if float(number) else 0
     size = log.stat().st_size
     if size <= read_bytes or not (_holds_commit(log, read_bytes) or (not read_bytes and _has_no_head(log))):
         return

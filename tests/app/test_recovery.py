@@ -20,7 +20,7 @@ from app.store.base import LIVE, StoreBusy, StoreError
 from app.store.connection import default_limits, is_damage, translated
 from app.store.duckdb import DuckStore
 from app.store.recovery import files_set_aside
-from tests.app.spans_made import ALL, numbered
+from tests.app.spans_made import ALL, batch, numbered, record
 from tests.server import ROOT, environment
 
 LIMITS = replace(default_limits(), memory_bytes=2**28, threads=1)
@@ -126,6 +126,30 @@ def test_a_log_that_a_kill_tore_off_is_no_damage(killed: Killed, path: Path) -> 
         laid(path, killed.database, log)
         assert opened(path) == CHECKPOINTED + LOGGED * BATCH
         assert files_set_aside(str(path)) == ()
+
+
+@pytest.mark.parametrize("mib_tenths", [11, 17])
+def test_a_whole_log_just_above_a_tenth_of_a_mebibyte_is_no_damage(path: Path, mib_tenths: int) -> None:
+    """DuckDB cuts its size down to whole KiB first: it says "1.0 MiB" of 1.1002."""
+    store, log = open_store(str(path), LIMITS), path.with_suffix(".duckdb.wal")
+    above, below = -(-mib_tenths * 2**20 // 10), -(-mib_tenths * 2**10 // 10) * 2**10
+
+    def append(number: int, text_bytes: int) -> int:
+        before = log.stat().st_size if log.exists() else 0
+        store.append(LIVE, [batch([record(number, attributes={"text": "x" * text_bytes})])])
+        return log.stat().st_size - before
+
+    # The first commits write more besides their text than those after them.
+    besides_text = [append(number, 10_000) - 10_000 for number in range(1, 9)][-1]
+    append(9, above - 200_000)
+    append(10, (above + below) // 2 - log.stat().st_size - besides_text)
+    crashed = path.read_bytes(), log.read_bytes()
+    # With the whole mark of a commit above the tenth.
+    assert above + 21 < len(crashed[1]) < below
+    store.close()
+    laid(path, *crashed)
+    assert opened(path) == 10
+    assert files_set_aside(str(path)) == ()
 
 
 def damaged_logs(log: bytes) -> Iterator[tuple[int, bytes]]:
