@@ -23,10 +23,15 @@ class Booking(NamedTuple):
     """A stretch of the critical path with its category."""
 
     category: Category
-    label: str
+    words: str | None
+    """What to call it where it is not the span's own time."""
     start_ns: int
     end_ns: int
     node: Node
+
+    @property
+    def label(self) -> str:
+        return self.words if self.words is not None else _label(self.node, self.category)
 
     @property
     def duration_ns(self) -> int:
@@ -62,7 +67,11 @@ def bookings(trace: Trace, root: Node) -> list[Booking]:
         if waste is not None:
             booked.append(Booking(Category.FAILED_ATTEMPTS, waste, section.start_ns, section.end_ns, section.node))
             continue
-        booked.extend(_with_gaps(section, backoffs.get(id(section.node)), lost))
+        gaps = backoffs.get(id(section.node))
+        if gaps is None and not lost:
+            booked.append(Booking(node_category(section.node), None, section.start_ns, section.end_ns, section.node))
+        else:
+            booked.extend(_with_gaps(section, gaps, lost))
     return booked
 
 
@@ -128,7 +137,7 @@ _NO_MARKS = _Marks(())
 def _with_gaps(section: Section, gaps: _Marks | None, lost: Mapping[str, _Marks]) -> Iterator[Booking]:
     """The section in parts: backoff first, then what lost spans cover of the service's own code."""
     node = section.node
-    category, label = _category(node)
+    category = node_category(node)
     uncovered = lost.get(node.span.service, _NO_MARKS) if category == Category.OWN_CODE else _NO_MARKS
     for start, end, words in (gaps or _NO_MARKS).cut(section.start_ns, section.end_ns):
         if words is not None:
@@ -138,30 +147,55 @@ def _with_gaps(section: Section, gaps: _Marks | None, lost: Mapping[str, _Marks]
             if reason is not None:
                 yield Booking(Category.UNACCOUNTED, reason, part_start, part_end, node)
             else:
-                yield Booking(category, label, part_start, part_end, node)
+                yield Booking(category, None, part_start, part_end, node)
 
 
-def _category(node: Node) -> tuple[Category, str]:
-    """Category and label of the time in which the request waited for this span itself."""
+_OF_CLASS: Mapping[str, Category] = {
+    OperationClass.DATABASE: Category.DATABASE,
+    OperationClass.DATABASE_SESSION: Category.DATABASE,
+    OperationClass.CACHE: Category.CACHE,
+    OperationClass.PRODUCER: Category.MESSAGING,
+}
+
+
+def node_category(node: Node) -> Category:
+    """The category of the time in which the request waited for this span itself: its colour in the waterfall."""
     span = node.span
     match span.operation_class:
-        case OperationClass.DATABASE | OperationClass.DATABASE_SESSION:
-            return Category.DATABASE, _called(span.service, span.peer, span.operation)
-        case OperationClass.CACHE:
-            return Category.CACHE, _called(span.service, span.peer, span.operation)
         case OperationClass.POOL:
-            if any(child.span.operation_class.startswith("database") for child in node.children):
-                return Category.DATABASE, f"{span.service} → {span.peer or 'database'}: opening a connection"
-            return Category.POOL, f"{span.service}: pool of {span.peer or 'database'}"
-        case OperationClass.PRODUCER:
-            return Category.MESSAGING, _short(f"{span.service} → {span.peer or span.operation}")
+            return Category.DATABASE if _opens_connection(node) else Category.POOL
         case OperationClass.HTTP | OperationClass.RPC if span.kind == Kind.CLIENT:
-            callee = next((child.span.service for child in node.children if child.is_entry), "")
-            if callee:
-                return Category.EDGE_GAP, f"{span.service} → {callee}"
-            return Category.REMOTE_CALL, _called(span.service, "", span.operation)
+            return Category.EDGE_GAP if _callee(node) else Category.REMOTE_CALL
+        case named:
+            return _OF_CLASS.get(named, Category.OWN_CODE)
+
+
+def _callee(node: Node) -> str:
+    return next((child.span.service for child in node.children if child.is_entry), "")
+
+
+def _opens_connection(node: Node) -> bool:
+    return any(child.span.operation_class.startswith("database") for child in node.children)
+
+
+def _label(node: Node, category: Category) -> str:
+    """Whose time the span's own time is, in the category that `node_category` gives it."""
+    span = node.span
+    match category:
+        case Category.DATABASE if span.operation_class == OperationClass.POOL:
+            return f"{span.service} → {span.peer or 'database'}: opening a connection"
+        case Category.DATABASE | Category.CACHE:
+            return _called(span.service, span.peer, span.operation)
+        case Category.POOL:
+            return f"{span.service}: pool of {span.peer or 'database'}"
+        case Category.MESSAGING:
+            return _short(f"{span.service} → {span.peer or span.operation}")
+        case Category.EDGE_GAP:
+            return f"{span.service} → {_callee(node)}"
+        case Category.REMOTE_CALL:
+            return _called(span.service, "", span.operation)
         case _:
-            return Category.OWN_CODE, span.service
+            return span.service
 
 
 def _called(service: str, peer: str, operation: str) -> str:
@@ -170,8 +204,3 @@ def _called(service: str, peer: str, operation: str) -> str:
 
 def _short(label: str) -> str:
     return label if len(label) <= MAX_LABEL_LENGTH else label[: MAX_LABEL_LENGTH - 1].rstrip() + "…"
-
-
-def node_category(node: Node) -> Category:
-    """The category that a span's own time belongs to: its colour in the waterfall."""
-    return _category(node)[0]

@@ -64,6 +64,8 @@ def attempt_groups(parent: Node) -> list[AttemptGroup]:
         return []
     if parent.span.kind == Kind.CLIENT:
         return _hidden(parent)
+    if all(child.span.outcome == "ok" for child in parent.children):
+        return []
     by_call: dict[tuple[str, str], list[Node]] = defaultdict(list)
     for child in parent.children:
         span = child.span

@@ -58,10 +58,15 @@ def critical_path(root: Node) -> list[Section]:
                 stack[-1].cursor_ns = stack[-1].limit_ns = frame.start_ns
             continue
         start_ns, end_ns = child.bounds
-        end_ns = min(end_ns, frame.cursor_ns)
+        start_ns, end_ns = max(start_ns, frame.start_ns), min(end_ns, frame.cursor_ns)
         _emit(sections, frame.node, end_ns, frame.cursor_ns)
         frame.cursor_ns = end_ns
-        stack.append(_Frame(child, max(start_ns, frame.start_ns), end_ns))
+        if child.children:
+            stack.append(_Frame(child, start_ns, end_ns))
+        else:
+            # Two of three spans have nothing below them.
+            _emit(sections, child, start_ns, end_ns)
+            frame.cursor_ns = frame.limit_ns = start_ns
     sections.reverse()
     return sections
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from analysis.cohorts import account
+from analysis.cohorts import kind_shares
 from analysis.detector import Detector, Group, Occurrence, Verdict, detectors
 from analysis.gain import estimate_gain
 from analysis.latency import endpoint_rows
@@ -152,7 +152,7 @@ def _evidence(found: Sequence[tuple[SampledRequest, Occurrence]]) -> tuple[Evide
 
 
 def _profile(sample: Sample) -> EndpointProfile:
-    shares = account(sample).kind_shares()
+    shares = kind_shares(sample)
     return EndpointProfile(
         sample.service,
         sample.endpoint,

@@ -23,6 +23,8 @@ MIN_DAILY_NS = 600_000_000_000
 _MIN_P99, _MIN_P95 = 1000, 72
 
 _Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
+_Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
+_Places = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 
 def gain_quantile(total: int) -> float:
@@ -92,18 +94,38 @@ def _saved_interval(
     if len(before) < MIN_SAMPLED:
         return None, None
     random = np.random.default_rng(SEED)
-    strata: dict[int, list[int]] = {}
-    for position, request in enumerate(sample.requests):
-        strata.setdefault(request.stratum, []).append(position)
-    members = [np.array(positions) for positions in strata.values()]
+    strata = np.array([request.stratum for request in sample.requests])
+    members = [np.flatnonzero(strata == stratum) for stratum in dict.fromkeys(strata.tolist())]
     sizes = np.array([weights[positions].sum() for positions in members])
-    total = round(float(sizes.sum()))
-    saved = []
-    for counts in random.multinomial(total, sizes / sizes.sum(), size=DRAWS):
-        drawn = np.concatenate([random.choice(positions, size=len(positions)) for positions in members])
-        stands_for = np.concatenate(
-            [np.full(len(positions), count / len(positions)) for positions, count in zip(members, counts, strict=True)]
-        )
-        saved.append(weighted_quantile(before[drawn], stands_for, q) - weighted_quantile(after[drawn], stands_for, q))
+    counts = random.multinomial(round(float(sizes.sum())), sizes / sizes.sum(), size=DRAWS)
+    drawn, stand_for = [], []
+    for positions, count in zip(members, counts.T, strict=True):
+        shape = DRAWS, len(positions)
+        drawn.append(positions[random.integers(0, len(positions), shape)])
+        stand_for.append(np.broadcast_to((count / len(positions))[:, None], shape))
+    chosen, weight = np.concatenate(drawn, axis=1), np.concatenate(stand_for, axis=1)
+    saved = weighted_quantiles(before, chosen, weight, q) - weighted_quantiles(after, chosen, weight, q)
     low, high = np.quantile(saved, (0.025, 0.975))
     return round(float(low)), round(float(high))
+
+
+def weighted_quantiles(values: _Floats, chosen: _Places, weights: _Matrix, q: float) -> _Floats:
+    """`weighted_quantile` of the chosen values in each row: a call a row took 10 times as long."""
+    by_value = np.argsort(values, kind="stable")
+    # Sixteen bits where they suffice: numpy sorts those by radix.
+    ranks_of = np.empty(len(values), np.min_scalar_type(len(values)))
+    ranks_of[by_value] = np.arange(len(values))
+    order = np.argsort(ranks_of[chosen], axis=1, kind="stable")
+    ordered = np.take_along_axis(weights, order, axis=1)
+    sorted_values = values[np.take_along_axis(chosen, order, axis=1)]
+    ends = np.cumsum(ordered, axis=1)
+    ranks = ends - (ordered + 1) / 2
+    wanted = q * (ends[:, -1] - 1)
+    last = values.shape[0] - 1
+    above = np.minimum((ranks < wanted[:, None]).sum(axis=1), last)
+    below = np.maximum(above - 1, 0)
+    rows = np.arange(len(chosen))
+    width = ranks[rows, above] - ranks[rows, below]
+    part = np.clip((wanted - ranks[rows, below]) / np.where(width > 0, width, 1), 0, 1)
+    found: _Floats = sorted_values[rows, below] + part * (sorted_values[rows, above] - sorted_values[rows, below])
+    return found

@@ -145,7 +145,7 @@ class Spans(Protocol):
         ...
 
     def arrays(self, sql: str, **parameters: object) -> list[tuple[Any, ...]]:
-        """As `rows`; lists of whole numbers come as numpy arrays, without an object for each number."""
+        """As `rows`, for many rows; lists of whole numbers come as numpy arrays, without an object for each number."""
         ...
 
     def keep(self, name: str, sql: str, **parameters: object) -> None:
@@ -167,7 +167,7 @@ def load_traces(spans: Spans, trace_ids: Sequence[str]) -> dict[str, list[Span]]
     if not traces:
         return traces
     first_ns, last_ns = trace_bounds(spans, "select unnest($trace_ids)::uuid", trace_ids=list(traces))
-    rows = spans.rows(
+    rows = spans.arrays(
         f"""
         select {SPAN_COLUMNS} from trace_spans
         where trace_id in (select unnest($trace_ids)::uuid) and start_ns between $first_ns and $last_ns
@@ -177,8 +177,8 @@ def load_traces(spans: Spans, trace_ids: Sequence[str]) -> dict[str, list[Span]]
         first_ns=first_ns,
         last_ns=last_ns,
     )
-    for row in rows:
-        traces[row[0]].append(Span._make(row))
+    for span in map(Span._make, rows):
+        traces[span.trace_id].append(span)
     return traces
 
 

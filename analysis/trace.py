@@ -19,6 +19,7 @@ OVERFLOW_TOLERANCE_NS = 1_000_000
 OVERFLOW_TOLERANCE_SHARE = 0.01
 
 _DATABASE = (OperationClass.DATABASE, OperationClass.DATABASE_SESSION)
+_ENTRY_KINDS = (Kind.SERVER, Kind.CONSUMER)
 
 
 @dataclass(slots=True, eq=False)
@@ -38,27 +39,19 @@ class Node:
     """False for work that goes on after its parent ended, asynchronous consumers and what instrumentation doubles."""
     driver_copy: bool = False
     """A driver's span of a query that SQLAlchemy's span shows already."""
+    is_entry: bool = True
+    """Whether a request begins here: a root, a server or consumer span, or the first span of another service."""
+    bounds: tuple[int, int] = (0, 0)
+    """(start_ns, end_ns) of what lies inside the parent's own times; both equal where nothing does."""
     notes: list[str] = field(default_factory=list)
+    _order: list[Node] = field(default_factory=list, repr=False)
+    """All nodes of the trace, depth first in start order: a subtree is a slice of it."""
+    _first: int = 0
+    _behind: int = 0
 
     @property
     def duration_ns(self) -> int:
         return self.end_ns - self.start_ns
-
-    @property
-    def is_entry(self) -> bool:
-        return self.parent is None or self.span.kind in (Kind.SERVER, Kind.CONSUMER) or self._from_other_service
-
-    @property
-    def _from_other_service(self) -> bool:
-        return self.parent is not None and self.parent.span.service != self.span.service
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        """(start_ns, end_ns) of what lies inside the parent's own times; both equal where nothing does."""
-        if self.parent is None:
-            return self.start_ns, self.end_ns
-        start_ns = max(self.start_ns, self.parent.start_ns)
-        return start_ns, max(start_ns, min(self.end_ns, self.parent.end_ns))
 
     @property
     def called(self) -> str:
@@ -73,21 +66,22 @@ class Node:
         """Children whose end the parent waited for, in start order."""
         return [child for child in self.children if child.awaited]
 
-    def walk(self) -> Iterator[Node]:
+    def walk(self) -> list[Node]:
         """This node and all below it, depth first in start order."""
-        stack = [self]
-        while stack:
-            node = stack.pop()
-            yield node
-            stack.extend(reversed(node.children))
+        return self._order[self._first : self._behind]
 
-    def own_nodes(self) -> Iterator[Node]:
-        """This entry span and what its own service did for it: the walk stops at other entry spans."""
-        stack = [self]
-        while stack:
-            node = stack.pop()
-            yield node
-            stack.extend(child for child in reversed(node.children) if not child.is_entry)
+    def own_nodes(self) -> list[Node]:
+        """This entry span and what its own service did for it: other entry spans and what is below them left out."""
+        order, at = self._order, self._first + 1
+        own = [self]
+        while at < self._behind:
+            node = order[at]
+            if node.is_entry:
+                at = node._behind
+            else:
+                own.append(node)
+                at += 1
+        return own
 
 
 @dataclass(frozen=True)
@@ -214,6 +208,11 @@ def _link(nodes: list[Node], by_id: Mapping[int, list[Node]]) -> None:
 
 
 def _cut_cycles(nodes: list[Node]) -> bool:
+    reached = [node for node in nodes if node.parent is None]
+    for parent in reached:
+        reached.extend(parent.children)
+    if len(reached) == len(nodes):
+        return False
     done: set[int] = set()
     cut = False
     for start in nodes:
@@ -251,31 +250,48 @@ def _mark_instrumentation(nodes: list[Node]) -> None:
     for node in nodes:
         if node.span.operation_class == OperationClass.ASGI:
             node.awaited = False
-    for node in nodes:
-        own: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        for child in node.children:
-            if child.span.scope_name == SQLALCHEMY:
-                own[child.span.operation].append((child.start_ns, child.end_ns))
-        covering = {operation: Covering(times) for operation, times in own.items()}
-        for child in node.children:
-            if child.span.operation_class not in _DATABASE or child.span.scope_name == SQLALCHEMY:
-                continue
-            queries = covering.get(child.span.operation)
-            if queries is not None and queries.covers(child.start_ns, child.end_ns):
-                child.driver_copy = True
-                child.awaited = False
-                child.notes.append("the driver's own span of the SQLAlchemy query beside it; counted once")
+    parents = {id(node.parent): node.parent for node in nodes if node.span.scope_name == SQLALCHEMY}
+    for parent in parents.values():
+        if parent is not None:
+            _mark_driver_copies(parent)
+
+
+def _mark_driver_copies(parent: Node) -> None:
+    own: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for child in parent.children:
+        if child.span.scope_name == SQLALCHEMY:
+            own[child.span.operation].append((child.start_ns, child.end_ns))
+    covering = {operation: Covering(times) for operation, times in own.items()}
+    for child in parent.children:
+        if child.span.operation_class not in _DATABASE or child.span.scope_name == SQLALCHEMY:
+            continue
+        queries = covering.get(child.span.operation)
+        if queries is not None and queries.covers(child.start_ns, child.end_ns):
+            child.driver_copy = True
+            child.awaited = False
+            child.notes.append("the driver's own span of the SQLAlchemy query beside it; counted once")
 
 
 def _settle(roots: list[Node]) -> None:
-    """Decides top down what was waited for, and clips the rest to the parent."""
-    stack = list(roots)
+    """Decides top down what was waited for, clips the rest to the parent, and notes the order of the walk."""
+    order: list[Node] = []
+    stack = roots[::-1]
     while stack:
         parent = stack.pop()
+        parent._order, parent._first = order, len(order)
+        order.append(parent)
         for child in parent.children:
+            child.is_entry = child.span.kind in _ENTRY_KINDS or child.span.service != parent.span.service
             if child.awaited:
                 _settle_child(parent, child)
-            stack.append(child)
+            start_ns, end_ns = max(child.start_ns, parent.start_ns), min(child.end_ns, parent.end_ns)
+            child.bounds = start_ns, max(start_ns, end_ns)
+        stack.extend(reversed(parent.children))
+    for root in roots:
+        root.bounds = root.start_ns, root.end_ns
+    for node in reversed(order):
+        last = node.children[-1] if node.children else None
+        node._behind = last._behind if last is not None else node._first + 1
 
 
 def _settle_child(parent: Node, child: Node) -> None:

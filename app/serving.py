@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.collecting import collect_seldom
 from app.grace import Grace
 from app.ingest.freed_memory import keep_freed_memory
 from app.main import create_app, running
@@ -39,6 +40,7 @@ async def serve(settings: Settings, *, demo: bool, started: Callable[[Settings],
     Raises CannotListen and StoreError before anything was taken.
     """
     keep_freed_memory()
+    collect_seldom()
     sockets = bound_sockets(listening_hosts(settings.host), settings.http_port)
     try:
         room = room_for(settings.max_connections)

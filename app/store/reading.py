@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -55,13 +55,9 @@ class DuckSpans:
         return self._run(lambda: self._cursor.execute(sql, parameters or None).fetchall())
 
     def arrays(self, sql: str, **parameters: object) -> list[tuple[Any, ...]]:
-        """As `rows`; lists of whole numbers come as numpy arrays, without an object for each number."""
+        """As `rows`, for many rows; lists of whole numbers come as numpy arrays, without an object for each number."""
         table = self._run(lambda: self._cursor.sql(sql, params=parameters or None).to_arrow_table())
-        columns = [
-            [cell.values.to_numpy() for cell in column] if pa.types.is_list(column.type) else column.to_pylist()
-            for column in table.columns
-        ]
-        return list(zip(*columns, strict=True))
+        return list(zip(*(_cells(column) for column in table.columns), strict=True))
 
     def keep(self, name: str, sql: str, **parameters: object) -> None:
         """Makes a relation of a select for the further queries of this handle, computed once; made anew if it is."""
@@ -141,6 +137,20 @@ class DuckSpans:
         while not self._closed:
             self._cursor.interrupt()
             pause.wait(0.02)
+
+
+def _cells(column: pa.ChunkedArray) -> Iterable[Any]:
+    """A column's values as Python has them; equal texts are one object, which takes a fifth of the time."""
+    if pa.types.is_list(column.type):
+        return [cell.values.to_numpy() for cell in column]
+    if column.null_count == 0 and pa.types.is_integer(column.type):
+        numbers: list[int] = column.to_numpy().tolist()
+        return numbers
+    if column.null_count == 0 and pa.types.is_string(column.type) and column.num_chunks:
+        encoded = column.combine_chunks().dictionary_encode()
+        return map(encoded.dictionary.to_pylist().__getitem__, encoded.indices.to_numpy().tolist())
+    values: list[Any] = column.to_pylist()
+    return values
 
 
 _SLICES = 48

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from analysis.gain import estimate_gain, weighted_quantile
+from analysis.gain import estimate_gain, weighted_quantile, weighted_quantiles
 from analysis.reports import Gain
 from analysis.retime import Edit
 from analysis.sample import Sample, SampledRequest
@@ -92,3 +92,14 @@ def test_the_interval_holds_what_the_fix_saves_in_other_windows_too() -> None:
     intervals = [(gain.p99_saved_low_ns or 0, gain.p99_saved_high_ns or 0) for _, _, gain in simulated()]
     assert sum(low <= true <= high for low, high in intervals) >= 54
     assert all(high - low < true for low, high in intervals)
+
+
+@pytest.mark.parametrize("count", [1, 20, 300])
+@pytest.mark.parametrize("q", [0.0, 0.5, 0.99, 1.0])
+def test_many_draws_at_once_give_what_each_gives_alone(count: int, q: float) -> None:
+    random = np.random.default_rng(count)
+    values = random.lognormal(3, 1, count)
+    chosen = random.integers(0, count, (40, count))
+    weights = np.take_along_axis(random.choice([0.5, 1.0, 2.7, 40.0], (40, count)), chosen, axis=1)
+    alone = [weighted_quantile(values[row], weight, q) for row, weight in zip(chosen, weights, strict=True)]
+    assert weighted_quantiles(values, chosen, weights, q) == pytest.approx(alone)

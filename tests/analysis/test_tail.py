@@ -166,3 +166,15 @@ def test_time_between_two_services_reads_as_such() -> None:
         call = drawn.add("gateway", "GET", at + 2, at + 15 + late, parent=root, trace=number + 1, attributes=http)
         drawn.add("stock", "GET /x", at + 3, at + 14, kind=Kind.SERVER, parent=call, remote=True, trace=number + 1)
     assert "40.0 ms more between gateway and stock, outside both services' spans" in report_on(drawn.batch()).sentence
+
+
+def test_the_overview_shows_the_shares_of_the_endpoint_s_page() -> None:
+    batch = mixed(200, 0.1, 300)
+    row = report_on(batch).row
+    with stored([batch]) as spans:
+        [profile] = [each for each in fixes(spans).profiles if each.service == "gateway"]
+    assert profile.sampled == row.count
+    shares = (profile.work_share, profile.wait_share, profile.waste_share)
+    assert shares == pytest.approx((row.work_share, row.wait_share, row.waste_share))
+    assert row.wait_share is not None
+    assert row.wait_share > 0.3
