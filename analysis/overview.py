@@ -5,7 +5,8 @@ from __future__ import annotations
 from analysis.data_quality import data_quality_notes
 from analysis.latency import endpoint_rows
 from analysis.reports import Overview, ServiceEdge
-from analysis.span import Spans
+from analysis.span import MOST_EXAMINED, Spans
+from analysis.wording import examined_notes
 
 _LEFT_OUT = {
     "caller": "calls by drivers outside the system",
@@ -30,15 +31,17 @@ def overview(spans: Spans, now_ns: int | None = None) -> Overview:
         """
     )
     endpoints = endpoint_rows(spans)
+    with spans.thinned(MOST_EXAMINED) as looked_at:
+        edges, notes = service_edges(spans), data_quality_notes(spans, now_ns)
     return Overview(
         request_count=sum(row.count for row in endpoints),
         span_count=int(totals[0]),
         trace_count=int(totals[1]),
         error_count=sum(row.errors for row in endpoints),
         endpoints=tuple(endpoints),
-        edges=service_edges(spans),
+        edges=edges,
         left_out=tuple((_LEFT_OUT[name], int(count)) for name, count in left_out),
-        notes=data_quality_notes(spans, now_ns),
+        notes=(*examined_notes("Calls between services and the notes here are", looked_at), *notes),
     )
 
 

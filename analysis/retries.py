@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from analysis.attempts import RetriedCall, hidden_retries, visible_retries
 from analysis.job_retries import job_counts, job_retries, publishers
 from analysis.reports import AttemptOutcome, RetriesReport, RetryEdge
-from analysis.span import Spans, trace_bounds
+from analysis.span import MOST_EXAMINED, Spans, trace_bounds
 from analysis.waits import owners
+from analysis.wording import examined_notes
 
 MAX_GAPS = 200
 MAX_PAYERS = 8
@@ -23,16 +24,24 @@ EdgeKey = tuple[str, str, str, str]
 
 
 def retry_costs(spans: Spans) -> RetriesReport:
-    """Visible, hidden and job retries by edge, most wasted time first."""
-    hidden, redirects = hidden_retries(spans)
+    """Visible, hidden and job retries by edge, most wasted time first.
+
+    Calls are those of a part of the window where it holds very many spans; jobs, whose runs may be hours apart, of all.
+    """
     by_edge: defaultdict[EdgeKey, list[RetriedCall]] = defaultdict(list)
-    for call in [*visible_retries(spans), *hidden]:
-        by_edge[call.kind, call.caller, call.callee, call.operation].append(call)
     for call in job_retries(spans):
         by_edge["job", "", call.callee, call.operation].append(call)
-    calls = [call for group in by_edge.values() for call in group]
-    payers = _payers(spans, calls)
-    totals = _totals(spans, by_edge)
+    totals = _job_totals(spans, by_edge)
+    total_traces = _trace_count(spans)
+    with spans.thinned(MOST_EXAMINED) as looked_at:
+        hidden, redirects = hidden_retries(spans)
+        called: defaultdict[EdgeKey, list[RetriedCall]] = defaultdict(list)
+        for call in [*visible_retries(spans), *hidden]:
+            called[call.kind, call.caller, call.callee, call.operation].append(call)
+        totals |= _call_totals(spans, called)
+        examined_traces = total_traces if looked_at.whole else _trace_count(spans)
+    by_edge |= called
+    payers = _payers(spans, [call for group in by_edge.values() for call in group])
     edges = [
         _edge(key, group, totals[key], Counter(payers.get((call.trace_id, call.span_id), ("", "")) for call in group))
         for key, group in by_edge.items()
@@ -40,19 +49,24 @@ def retry_costs(spans: Spans) -> RetriesReport:
     edges.sort(
         key=lambda edge: (-edge.wasted_ns - edge.backoff_ns, edge.kind, edge.caller, edge.callee, edge.operation)
     )
-    total_traces = int(spans.rows("select count(distinct trace_id) as n from spans order by n")[0][0])
+    followed = sorted(redirects.items(), key=lambda item: (-item[1], item[0]))[:MAX_NOTES]
     return RetriesReport(
         edges=tuple(edges),
-        examined_traces=total_traces,
+        examined_traces=examined_traces,
         total_traces=total_traces,
-        notes=tuple(
-            f"{count} call{'s' if count != 1 else ''} of {caller} ({operation}) followed a redirect inside one client "
-            f"span ({codes}): not a retry."
-            for (caller, operation, codes), count in sorted(redirects.items(), key=lambda item: (-item[1], item[0]))[
-                :MAX_NOTES
-            ]
+        notes=(
+            *examined_notes("Retried calls are", looked_at),
+            *(
+                f"{count} call{'s' if count != 1 else ''} of {caller} ({operation}) followed a redirect inside one "
+                f"client span ({codes}): not a retry."
+                for (caller, operation, codes), count in followed
+            ),
         ),
     )
+
+
+def _trace_count(spans: Spans) -> int:
+    return int(spans.rows("select count(distinct trace_id) as n from spans order by n")[0][0])
 
 
 def _edge(
@@ -166,10 +180,16 @@ def _payers(spans: Spans, calls: Sequence[RetriedCall]) -> dict[tuple[str, int],
     return {(trace, int(span_id)): (service, endpoint) for trace, span_id, service, endpoint in rows}
 
 
-def _totals(spans: Spans, by_edge: dict[EdgeKey, list[RetriedCall]]) -> dict[EdgeKey, tuple[int, int]]:
-    """Client spans of each edge (runs, for jobs) and how many failed."""
+def _job_totals(spans: Spans, by_edge: Mapping[EdgeKey, Sequence[RetriedCall]]) -> dict[EdgeKey, tuple[int, int]]:
+    """Runs of the jobs of each edge, and how many failed."""
+    counts = job_counts(spans) if by_edge else {}
+    return {key: (counts[key[2], key[3]].runs, counts[key[2], key[3]].failed_runs) for key in by_edge}
+
+
+def _call_totals(spans: Spans, by_edge: Mapping[EdgeKey, Sequence[RetriedCall]]) -> dict[EdgeKey, tuple[int, int]]:
+    """Client spans of each edge, and how many failed."""
     totals: dict[EdgeKey, tuple[int, int]] = {}
-    answered = _answered_calls(spans, [key for key in by_edge if key[0] != "job"])
+    answered = _answered_calls(spans, list(by_edge))
     plain = _plain_calls(
         spans,
         sorted(
@@ -181,13 +201,9 @@ def _totals(spans: Spans, by_edge: dict[EdgeKey, list[RetriedCall]]) -> dict[Edg
             }
         ),
     )
-    jobs = job_counts(spans) if any(key[0] == "job" for key in by_edge) else {}
     for key, group in by_edge.items():
-        kind, caller, callee, operation = key
-        if kind == "job":
-            count = jobs[callee, operation]
-            totals[key] = (count.runs, count.failed_runs)
-        elif (caller, callee, operation) in answered:
+        _, caller, callee, operation = key
+        if (caller, callee, operation) in answered:
             count_seen, failed = answered[caller, callee, operation]
             totals[key] = (
                 count_seen + sum(call.unanswered for call in group),

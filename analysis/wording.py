@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from analysis.span import Thinned
+
 _UNITS = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs"), (1, "ns"))
 
 
@@ -45,3 +47,14 @@ def count_text(count: int) -> str:
 def share_text(share: float) -> str:
     """Whole per cent; what is there but below one half says so."""
     return "< 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+
+
+def examined_notes(what: str, looked_at: Thinned) -> tuple[str, ...]:
+    """One sentence about what was not looked at, none where all was; `what` begins it: `Waits are`."""
+    if looked_at.whole:
+        return ()
+    return (
+        f"{what} those of {count_text(looked_at.kept)} of the window's {count_text(looked_at.total)} spans, "
+        f"{looked_at.slices} equal parts spread over it: counts and totals of all are about "
+        f"{1 / looked_at.share:.0f} times as large. A shorter window is looked at whole.",
+    )

@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +14,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from analysis.errors import QueryInterrupted
-from analysis.span import SPAN_COLUMNS, Span, Window, load_traces
+from analysis.span import SPAN_COLUMNS, Span, load_traces
 from app.otlp.columns import Batch, Tally
 from app.otlp.records import EventRecord, SpanRecord
 from app.store import duckdb as duckdb_store
@@ -201,99 +199,6 @@ def test_hostile_names_come_back_as_they_were(store: DuckStore) -> None:
         assert reader.rows("select count(*) from spans where name in (select unnest($names))", names=HOSTILE) == [(6,)]
     imported = store.import_dataset(HOSTILE[0], "upload", HOSTILE[2], "x", [batch(spans)])
     assert store.datasets()[1] == imported
-
-
-def test_the_window_cuts_spans_and_requests_only(store: DuckStore) -> None:
-    store.append(LIVE, [numbered(1, 30)])
-    with store.read(LIVE, Window(START_NS + 10_000, START_NS + 20_000), 10) as spans:
-        assert spans.window == Window(START_NS + 10_000, START_NS + 20_000)
-        assert spans.rows("select min(span_id), max(span_id) from spans") == [(10, 19)]
-        assert spans.rows("select count(*) from requests") == [(10,)]
-        assert spans.rows("select count(*) from trace_spans") == [(30,)]
-
-
-def test_candidates_are_requests_only_without_a_parent_in_their_service(store: DuckStore) -> None:
-    store.append(LIVE, [batch([record(1, kind=2)])])
-    assert counts(store)["requests"] == 1
-    inner = [
-        record(2, kind=1, parent_span_id=1, flags=0),
-        record(3, kind=1, parent_span_id=99, flags=0),
-    ]
-    store.append(LIVE, [batch(inner), batch([record(4, kind=1, parent_span_id=1, flags=0)], service="other")])
-    with store.read(LIVE, ALL, 10) as spans:
-        assert spans.rows("select span_id from requests order by 1") == [(1,), (3,), (4,)]
-    # The parent may come later.
-    store.append(LIVE, [batch([record(99, kind=1)])])
-    with store.read(LIVE, ALL, 10) as spans:
-        assert spans.rows("select span_id from requests order by 1") == [(1,), (4,), (99,)]
-
-
-def test_quantiles_are_exact(store: DuckStore) -> None:
-    store.append(LIVE, [numbered(1, 101)])
-    with store.read(LIVE, ALL, 10) as spans:
-        [row] = spans.rows(
-            f"select {spans.quantile('duration_ns', 0.5)}, {spans.quantile('duration_ns', 1e-05)} from spans"
-        )
-        assert row == (51_000, pytest.approx(1_001))
-        for q in (-0.1, 1.1, float("nan")):
-            with pytest.raises(ValueError, match="between 0 and 1"):
-                spans.quantile("duration_ns", q)
-
-
-_HEAVY = "select count(*) from range(100000000) a, range(1000) b where a.range * b.range % 7 = 1"
-
-
-def test_a_query_ends_at_its_deadline(store: DuckStore) -> None:
-    began = time.monotonic()
-    with store.read(LIVE, ALL, 0.2) as spans:
-        assert spans.rows("select 1") == [(1,)]
-        with pytest.raises(QueryInterrupted, match="time limit"):
-            spans.rows(_HEAVY)
-        with pytest.raises(QueryInterrupted):
-            spans.rows("select 1")
-    assert time.monotonic() - began < 3
-    assert counts(store)["spans"] == 0
-
-
-def test_a_query_ends_when_its_reader_leaves(store: DuckStore) -> None:
-    with store.read(LIVE, ALL, 60) as spans:
-        threading.Timer(0.1, spans.interrupt).start()
-        began = time.monotonic()
-        with pytest.raises(QueryInterrupted, match="left"):
-            spans.rows(_HEAVY)
-        assert time.monotonic() - began < 3
-
-
-def test_a_failed_query_does_not_spoil_the_next(store: DuckStore) -> None:
-    with store.read(LIVE, ALL, 10) as spans:
-        with pytest.raises(StoreError):
-            spans.rows("select no_such_column from spans")
-        assert spans.rows("select 1") == [(1,)]
-
-
-def test_readers_cannot_write_or_reach_files(store: DuckStore, tmp_path: Path) -> None:
-    store.append(LIVE, [numbered(1, 3)])
-    with store.read(LIVE, ALL, 10) as spans:
-        for sql in (
-            "delete from all_spans",
-            "create table x (a int)",
-            "select * from read_text('/etc/hostname')",
-            f"copy spans to '{tmp_path / 'x.csv'}'",
-            "set enable_external_access = true",
-            f"attach '{tmp_path / 'y.duckdb'}'",
-        ):
-            with pytest.raises(StoreError):
-                spans.rows(sql)
-    assert counts(store)["spans"] == 3
-
-
-def test_a_reader_sees_one_snapshot(store: DuckStore) -> None:
-    store.append(LIVE, [numbered(1, 3)])
-    with store.read(LIVE, ALL, 10) as spans:
-        assert spans.rows("select count(*) from spans") == [(3,)]
-        store.append(LIVE, [numbered(4, 3)])
-        assert spans.rows("select count(*) from spans") == [(3,)]
-    assert counts(store)["spans"] == 6
 
 
 def test_readers_and_the_writer_at_once(store: DuckStore) -> None:

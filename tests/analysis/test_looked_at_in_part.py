@@ -1,0 +1,90 @@
+"""Reports of a window that is looked at in part: near those of all of it, and they say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import TypeVar
+
+import pytest
+
+from analysis import overview as overview_module
+from analysis import queueing, retries
+from analysis.overview import overview
+from analysis.queueing import queue_waits
+from analysis.retries import retry_costs
+from analysis.span import Spans
+from app.formats.importing import read_file
+from app.otlp.columns import Batch
+from app.resources import demo_recording
+from app.store import reading
+from tests.stored import stored
+
+T = TypeVar("T")
+PART = 14_000
+
+
+@lru_cache(maxsize=1)
+def recorded() -> tuple[Batch, ...]:
+    return tuple(read_file(demo_recording()).batches)
+
+
+@pytest.fixture(scope="module")
+def spans() -> Iterator[Spans]:
+    with stored(recorded()) as found:
+        yield found
+
+
+@pytest.fixture
+def in_part(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    def look_at_a_part() -> None:
+        monkeypatch.setattr(reading, "_ONE_IN", 7)
+        for module in (overview_module, queueing, retries):
+            monkeypatch.setattr(module, "MOST_EXAMINED", PART)
+
+    return look_at_a_part
+
+
+def test_edges_of_the_overview(spans: Spans, in_part: Callable[[], None]) -> None:
+    whole = overview(spans)
+    in_part()
+    part = overview(spans)
+    assert part.endpoints == whole.endpoints
+    assert (part.span_count, part.trace_count, part.left_out) == (whole.span_count, whole.trace_count, whole.left_out)
+    assert not any("equal parts" in note for note in whole.notes)
+    assert part.notes[0].startswith("Calls between services and the notes here are those of ")
+    assert "16 equal parts spread over it: counts and totals of all are about 4 times as large" in part.notes[0]
+    found = {(edge.caller, edge.callee): edge for edge in part.edges}
+    frequent = [edge for edge in whole.edges if edge.calls >= 1_000]
+    assert len(frequent) == 4
+    for edge in frequent:
+        few = found[edge.caller, edge.callee]
+        assert few.calls * whole.span_count / PART == pytest.approx(edge.calls, rel=0.15)
+        assert few.p95_ns == pytest.approx(edge.p95_ns, rel=0.35)
+
+
+def test_waits(spans: Spans, in_part: Callable[[], None]) -> None:
+    whole = queue_waits(spans)
+    in_part()
+    part = queue_waits(spans)
+    assert part.notes[0].startswith("Waits are those of ")
+    assert [(row.kind, row.service, row.name) for row in part.rows] == [
+        (row.kind, row.service, row.name) for row in whole.rows
+    ]
+    for few, all_of_them in zip(part.rows, whole.rows, strict=True):
+        assert few.p50.value_ns == pytest.approx(all_of_them.p50.value_ns, rel=0.3, abs=2_000_000)
+
+
+def test_retries(spans: Spans, in_part: Callable[[], None]) -> None:
+    whole = retry_costs(spans)
+    in_part()
+    part = retry_costs(spans)
+    assert part.notes[0].startswith("Retried calls are those of ")
+    assert part.total_traces == whole.total_traces == whole.examined_traces
+    assert part.examined_traces < whole.examined_traces / 2
+    jobs = [edge for edge in whole.edges if edge.kind == "job"]
+    assert [edge for edge in part.edges if edge.kind == "job"] == jobs
+    for edge in whole.edges:
+        if edge.kind != "job" and edge.calls > 1_000:
+            [few] = [one for one in part.edges if (one.caller, one.operation) == (edge.caller, edge.operation)]
+            assert few.amplification == pytest.approx(edge.amplification, rel=0.1)
