@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from analysis.grouped import bucket_size_ns, bucket_starts_ns, group_quantiles
 from analysis.reports import EndpointRow, HeatMap, LatencySeries
@@ -26,6 +27,28 @@ _ENOUGH = {0.5: 1, 0.95: 20, 0.99: 100}
 def endpoint_rows(spans: Spans) -> list[EndpointRow]:
     """All endpoints of the window by total time, largest first; drivers, polling and websockets are no endpoints."""
     return _rows(spans, _REQUESTS, {})
+
+
+@dataclass(frozen=True)
+class EndpointTotal:
+    """How many requests an endpoint had in the window, and their time together."""
+
+    service: str
+    endpoint: str
+    count: int
+    total_ns: int
+
+
+def endpoint_totals(spans: Spans) -> list[EndpointTotal]:
+    """The endpoints of `endpoint_rows` in its order, without quantiles: a fifth of its time."""
+    rows = spans.rows(
+        f"""
+        select first, second, count(*) as n, sum(value_ns)::hugeint as total_ns from ({_REQUESTS}) as source
+        group by first, second
+        order by total_ns desc, first, second
+        """  # noqa: S608 - a constant of this module
+    )
+    return [EndpointTotal(service, endpoint, int(count), int(total)) for service, endpoint, count, total in rows]
 
 
 def endpoint_row(spans: Spans, service: str, endpoint: str) -> EndpointRow | None:

@@ -6,7 +6,7 @@ and each carries the number of requests it stands for (stratified sampling; weig
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ MIN_REQUESTS_P99 = 1000
 BODY = (0.4, 0.6)
 _STRATA_CAPS = (40, 120, 60, 80, 200)
 """Requests drawn below p40, p40 to p60, p60 to p90, p90 to the tail, in the tail."""
+FULL_SAMPLE = sum(_STRATA_CAPS)
 ALL_BELOW = 400
 """Endpoints with at most this many requests are looked at whole."""
 
@@ -80,18 +81,18 @@ class Draw:
 
 def sample_endpoint(spans: Spans, service: str, endpoint: str, share: float = 1.0) -> Sample | None:
     """The sample of one endpoint, None where it has no request in the window; `share` scales the number drawn."""
-    samples = sample_endpoints(spans, [(service, endpoint)], share)
+    samples = sample_endpoints(spans, {(service, endpoint): share})
     return samples[0] if samples else None
 
 
-def sample_endpoints(spans: Spans, endpoints: Sequence[tuple[str, str]], share: float = 1.0) -> list[Sample]:
+def sample_endpoints(spans: Spans, shares: Mapping[tuple[str, str], float]) -> list[Sample]:
     """Samples of several endpoints (service, name) that have requests; a trace that they share is loaded once."""
-    draws = _draws(spans, endpoints, share)
+    draws = _draws(spans, shares)
     traces = linked_traces(spans, [trace_id for draw in draws for trace_id, *_ in draw.rows])
     return [_sample(draw, traces) for draw in draws]
 
 
-def _draws(spans: Spans, endpoints: Sequence[tuple[str, str]], share: float) -> list[Draw]:
+def _draws(spans: Spans, shares: Mapping[tuple[str, str], float]) -> list[Draw]:
     """Which requests of each endpoint to load, in the order asked for; two queries, whatever their number."""
     spans.keep(
         "drawable",
@@ -100,8 +101,8 @@ def _draws(spans: Spans, endpoints: Sequence[tuple[str, str]], share: float) -> 
         join (select unnest($services) as service, unnest($endpoints) as endpoint) as asked
           on asked.service = requests.service and asked.endpoint = requests.endpoint
         """,
-        services=[service for service, _ in endpoints],
-        endpoints=[endpoint for _, endpoint in endpoints],
+        services=[service for service, _ in shares],
+        endpoints=[endpoint for _, endpoint in shares],
     )
     bounds = spans.rows(
         f"""
@@ -117,20 +118,22 @@ def _draws(spans: Spans, endpoints: Sequence[tuple[str, str]], share: float) -> 
         q = tail_quantile(total)
         plans[service, endpoint] = (int(total), q, low_ns, high_ns, p90_ns, p99_ns if q == 0.99 else p95_ns)
     rows: dict[tuple[str, str], list[tuple[str, int, int, int]]] = {key: [] for key in plans}
-    for service, endpoint, trace_id, span_id, stratum, members in _drawn(spans, plans, share):
+    for service, endpoint, trace_id, span_id, stratum, members in _drawn(spans, plans, shares):
         rows[service, endpoint].append((trace_id, int(span_id), int(stratum), int(members)))
     return [
         Draw(*key, total, q, tail_ns, low_ns, high_ns, tuple(rows[key]))
-        for key in dict.fromkeys(endpoints)
+        for key in shares
         if key in plans
         for total, q, low_ns, high_ns, _, tail_ns in [plans[key]]
     ]
 
 
 def _drawn(
-    spans: Spans, plans: Mapping[tuple[str, str], tuple[int, float, int, int, int, int]], share: float
+    spans: Spans,
+    plans: Mapping[tuple[str, str], tuple[int, float, int, int, int, int]],
+    shares: Mapping[tuple[str, str], float],
 ) -> list[tuple[Any, ...]]:
-    caps = [_caps(total, share) for total, *_ in plans.values()]
+    caps = [_caps(total, shares[key]) for key, (total, *_) in plans.items()]
     return spans.rows(
         """
         with plans as (
