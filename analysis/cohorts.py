@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.accounting import bookings, request_ledger
+from analysis.draw import BODY
 from analysis.ledger import TIME_KINDS, Category, Ledger, TimeKind
 from analysis.reports import LedgerRow
-from analysis.sample import BODY, Sample, SampledRequest
+from analysis.sample import Sample, SampledRequest
 
 DRAWS = 400
 SEED = 20_240_917

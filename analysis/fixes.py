@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 
 from analysis.cohorts import kind_shares
 from analysis.detector import Detector, Group, Occurrence, Verdict, detectors
+from analysis.draw import FULL_SAMPLE
 from analysis.gain import estimate_gain
 from analysis.latency import EndpointTotal, endpoint_totals
 from analysis.ledger import TimeKind
 from analysis.normalise import content_hash64
 from analysis.reports import EndpointProfile, Evidence, Finding, FixesReport, Gain
 from analysis.retime import Edit
-from analysis.sample import FULL_SAMPLE, Sample, SampledRequest, sample_endpoints
+from analysis.sample import Sample, SampledRequest, sample_endpoints
 from analysis.span import Spans
 
 MAX_ENDPOINTS = 24

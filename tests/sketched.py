@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from analysis.draw import tail_quantile
 from analysis.quantiles import sample_quantile
-from analysis.sample import Sample, SampledRequest, tail_quantile
+from analysis.sample import Sample, SampledRequest
 from analysis.sketch import EPOCH_NS, sketch
 from analysis.span import Span
 from analysis.trace import Node, Trace, build_trace

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from analysis.draw import FULL_SAMPLE
 from analysis.fixes import MAX_REQUESTS, sample_shares
 from analysis.latency import EndpointTotal, endpoint_rows, endpoint_totals
-from analysis.sample import FULL_SAMPLE
 from tests.stored import sketched_batch, stored
 
 
