@@ -27,6 +27,7 @@ from app.ingest.stats import IngestStats
 from app.ingest.uploading import clear_scratch, scratch_folder
 from app.measuring.loop_lag import LoopLag
 from app.metrics import routes as metrics_routes
+from app.pages.rendering import compile_templates
 from app.pages.routes import routes as page_routes
 from app.query import Queries
 from app.receivers.grpc import GrpcReceiver
@@ -88,7 +89,7 @@ async def running(app: Starlette) -> AsyncIterator[None]:
         limits = IngestLimits(settings.max_body_bytes, settings.ingest_queue_bytes, decoders=settings.decode_processes)
         ingest = Ingest(store, limits)
         stack.push_async_callback(ingest.stop, app.state.grace)
-        await ingest.start()
+        await asyncio.gather(ingest.start(), asyncio.to_thread(compile_templates))
         queries = Queries(store, settings.query_threads, settings.query_timeout_s)
         stack.push_async_callback(queries.close)
         if app.state.demo:

@@ -220,6 +220,12 @@ def environment() -> Environment:
     return templates
 
 
+def compile_templates() -> None:
+    """Reads all templates: 0.17 s that the first page would take longer."""
+    for name in environment().list_templates():
+        environment().get_template(name)
+
+
 def render(
     template: str, view: View | None, active: str, status: int = 200, damage: Damage | None = None, **context: Any
 ) -> HTMLResponse:

@@ -70,12 +70,13 @@ def insert(
 
 def counted(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> Dataset:
     """The dataset with its spans and traces counted."""
-    [(spans, traces, first_ns, last_ns)] = connection.execute(
-        """
-        select count(*), count(distinct trace_id), coalesce(min(start_ns), 0), coalesce(max(start_ns), 0)
-        from all_spans where dataset_id = ?
-        """,
+    [(spans, first_ns, last_ns)] = connection.execute(
+        "select count(*), coalesce(min(start_ns), 0), coalesce(max(start_ns), 0) from all_spans where dataset_id = ?",
         [dataset.dataset_id],
+    ).fetchall()
+    # A tenth of the rows of all_spans: 40 instead of 100 ms at 10 million spans.
+    [(traces,)] = connection.execute(
+        "select count(distinct trace_id) from all_trace_times where dataset_id = ?", [dataset.dataset_id]
     ).fetchall()
     return replace(dataset, span_count=spans, trace_count=traces, first_start_ns=first_ns, last_start_ns=last_ns)
 
