@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := chromium postgresql redis-server $(if $(shell command -v npm),,nodejs npm)
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test test-kill fuzz bench-ingest bench-query bench-pages bench-restart lint format lock wheel packages clean
+.PHONY: demo test test-kill fuzz bench-ingest bench-decode bench-query bench-pages bench-restart lint format lock wheel packages clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/spanwise demo
@@ -25,6 +25,10 @@ test-kill: $(VENV)/.test
 # Loads this machine for about two minutes.
 bench-ingest: $(VENV)/.test
 	$(BIN)/python -m tests.bench.ingest
+
+# Decoding alone, protobuf and JSON: half a minute.
+bench-decode: $(VENV)/.test
+	$(BIN)/python -m tests.bench.decode
 
 # Writes stores of 1, 10 and 30 million spans below the system's scratch folder (4 GB): about fifteen minutes.
 bench-query: $(VENV)/.test

@@ -10,7 +10,7 @@ from app.formats.json_document import load_document, outline_of_head
 from app.formats.otlp_json_lines import SIGNALS, holds_lines
 from app.otlp.columns import Batch
 from app.otlp.errors import DecodeError
-from app.otlp.json import add_json_request
+from app.otlp.json_records import add_json_request
 from app.otlp.records import BatchBuilder
 
 NAME = "OTLP JSON"

@@ -10,7 +10,7 @@ from app.formats.base import BATCH_SPANS
 from app.formats.outline import outline
 from app.otlp.columns import Batch
 from app.otlp.errors import DecodeError
-from app.otlp.json import add_json_request, load_json
+from app.otlp.json_records import add_json_request, load_json
 from app.otlp.records import BatchBuilder
 
 NAME = "OTLP JSON lines"

@@ -24,8 +24,8 @@ from app.ingest.errors import BadPayload, IngestError, Overloaded, Reason
 from app.ingest.freed_memory import keep_freed_memory
 from app.ingest.parcels import SMALL_BYTES, MemoryFile, Parcel, ParcelLost, inline, unpack
 from app.otlp.columns import Batch, BatchGroup
-from app.otlp.json import decode_json
-from app.otlp.protobuf import decode_bodies, one_by_one
+from app.otlp.json import decode_json_bodies
+from app.otlp.protobuf import decode_bodies
 
 Media = Literal["protobuf", "json"]
 Outcome = TypeVar("Outcome")
@@ -66,7 +66,7 @@ def decode_group(bodies: Sequence[Body], limit_bytes: int) -> tuple[list[IngestE
         except IngestError as error:
             # Its traceback would keep what was unpacked until the next garbage collection: 64 MiB a bomb.
             errors.append(error.with_traceback(None))
-    group = decode_bodies(unpacked) if media == "protobuf" else one_by_one(decode_json, unpacked)
+    group = decode_bodies(unpacked) if media == "protobuf" else decode_json_bodies(unpacked)
     told = iter(group.errors)
     for place, known in enumerate(errors):
         if known is None and (message := next(told)) is not None:

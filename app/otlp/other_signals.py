@@ -19,7 +19,7 @@ from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.resource.v1 import resource_pb2
 
 from app.otlp.errors import DecodeError
-from app.otlp.json import read_json
+from app.otlp.json_records import read_json
 
 OtherSignal = Literal["metrics", "logs"]
 

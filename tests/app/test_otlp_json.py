@@ -12,7 +12,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from app.otlp.attributes import MAX_DEPTH, TOO_DEEP, attributes_from_json
 from app.otlp.errors import DecodeError
-from app.otlp.json import add_json_request, decode_json
+from app.otlp.json import decode_json
+from app.otlp.json_records import add_json_request
 from app.otlp.protobuf import decode_protobuf
 from app.otlp.records import BatchBuilder
 from app.otlp.wire import CUT_DEPTH, INVALID_UTF8

@@ -1,89 +1,72 @@
-"""Rate of the protobuf decoder beside the official parser alone, on realistic spans: `python -m tests.bench.decode`."""
+"""What decoding costs beside Google's parser alone, in protobuf and JSON: `python -m tests.bench.decode`.
+
+The same requests in both encodings, as exporters write them; processor time of one process, the best of five rounds.
+"""
 
 from __future__ import annotations
 
 import json
-import random
 import time
-from collections.abc import Callable
+from base64 import b64decode
+from collections.abc import Callable, Sequence
 
+from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from app.otlp.protobuf import decode_protobuf
+from app.ingest.freed_memory import keep_freed_memory
+from app.otlp.json import decode_json_bodies
+from app.otlp.json_records import decode_json_by_record
+from app.otlp.protobuf import decode_bodies
+from app.otlp.protobuf_records import decode_by_record
+from tests.bench.bodies import Template
 
-SPANS = 512
-BODIES = 40
-
-
-def body(seed: int, spans: int = SPANS) -> bytes:
-    """One request; ten attributes a span, of which user, duration, URL and connection differ nearly every time."""
-    chance = random.Random(seed)
-    request = ExportTraceServiceRequest()
-    resource_spans = request.resource_spans.add()
-    for key, value in (("service.name", "checkout"), ("service.instance.id", "checkout-1"), ("host.name", "node-7")):
-        resource_spans.resource.attributes.add(key=key).value.string_value = value
-    scope_spans = resource_spans.scope_spans.add()
-    scope_spans.scope.name = "opentelemetry.instrumentation.fastapi"
-    for _ in range(spans):
-        span = scope_spans.spans.add(
-            trace_id=chance.randbytes(16),
-            span_id=chance.randbytes(8),
-            parent_span_id=chance.randbytes(8),
-            name=f"GET /cart/{chance.randrange(20)}",
-            kind=chance.choice([2, 3]),
-            start_time_unix_nano=1_790_000_000_000_000_000 + chance.randrange(10**12),
-            flags=0x101,
-        )
-        span.end_time_unix_nano = span.start_time_unix_nano + chance.randrange(10**9)
-        for key, text in (
-            ("http.request.method", "GET"),
-            ("url.scheme", "http"),
-            ("http.route", f"/cart/{chance.randrange(20)}"),
-            ("server.address", "checkout.internal"),
-            ("network.protocol.version", "1.1"),
-            ("user.id", str(chance.randrange(50_000))),
-            ("user_agent.original", f"client/{chance.randrange(8)}"),
-        ):
-            span.attributes.add(key=key).value.string_value = text
-        span.attributes.add(key="http.response.status_code").value.int_value = 500 if chance.random() < 0.02 else 200
-        span.attributes.add(key="client.port").value.int_value = chance.randrange(32_768, 60_999)
-        span.attributes.add(key="cart.total").value.double_value = round(chance.random() * 100, 2)
-    data: bytes = request.SerializeToString()
-    return data
+_SIZES = (512, 8192)
+_SPANS = 32_768
+_ROUNDS = 5
+_KINDS = {"SPAN_KIND_SERVER": 2, "SPAN_KIND_CLIENT": 3}
 
 
-def rate(work: Callable[[bytes], object], bodies: list[bytes]) -> float:
-    """Spans in a second of processor time."""
-    began = time.process_time()
-    for one in bodies:
-        work(one)
-    return SPANS * len(bodies) / (time.process_time() - began)
+def in_json(body: bytes) -> bytes:
+    """The request as exporters write it in JSON: ids in hexadecimal, enums as numbers."""
+    document = MessageToDict(ExportTraceServiceRequest.FromString(body))
+    for resource_spans in document["resourceSpans"]:
+        for scope_spans in resource_spans["scopeSpans"]:
+            for span in scope_spans["spans"]:
+                ids = {name: b64decode(span[name]).hex() for name in ("traceId", "spanId", "parentSpanId")}
+                span |= ids | {"kind": _KINDS[span["kind"]]}
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
-def walk(data: bytes) -> list[str]:
-    """What a decoder does that looks at every attribute with the official classes."""
-    request = ExportTraceServiceRequest.FromString(data)
-    texts = []
-    for resource_spans in request.resource_spans:
-        for scope_spans in resource_spans.scope_spans:
-            for span in scope_spans.spans:
-                values = {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in span.attributes}
-                texts.append(json.dumps(values))
-    return texts
+def cost_us(decode: Callable[[bytes], object], bodies: Sequence[bytes], spans: int) -> float:
+    """Microseconds of processor time a span."""
+    rounds = []
+    for _ in range(_ROUNDS):
+        began = time.process_time()
+        for one in bodies:
+            decode(one)
+        rounds.append((time.process_time() - began) / (spans * len(bodies)) * 1e6)
+    return min(rounds)
 
 
 def main() -> None:
-    bodies = [body(seed) for seed in range(BODIES)]
-    parse = rate(ExportTraceServiceRequest.FromString, bodies)
-    walked = rate(walk, bodies)
-    decode = rate(decode_protobuf, bodies)
-    again = rate(decode_protobuf, bodies[:10])
-    again = rate(decode_protobuf, bodies[:10])
-    ipc = rate(lambda one: decode_protobuf(one).to_ipc(), bodies)
-    size = sum(map(len, bodies)) // (SPANS * BODIES)
-    print(f"{size} B a span; official parser {parse:,.0f} spans/s, decoder {decode:,.0f} ({decode / parse:.2f}),")
-    print(f"official parser and a walk over the attributes alone {walked:,.0f} spans/s,")
-    print(f"decoder and transfer {ipc:,.0f} spans/s; decoder with every attribute seen before {again:,.0f} spans/s")
+    keep_freed_memory()
+    summary: dict[str, dict[str, float]] = {}
+    for spans in _SIZES:
+        template = Template(1, spans)
+        bodies = [template.body(number) for number in range(_SPANS // spans)]
+        texts = [in_json(body) for body in bodies]
+        found = {
+            "parser_us": cost_us(ExportTraceServiceRequest.FromString, bodies, spans),
+            "protobuf_us": cost_us(lambda body: decode_bodies([body]), bodies, spans),
+            "json_us": cost_us(lambda text: decode_json_bodies([text]), texts, spans),
+            "protobuf_by_record_us": cost_us(decode_by_record, bodies[:2], spans),
+            "json_by_record_us": cost_us(decode_json_by_record, texts[:2], spans),
+        }
+        found["json_to_protobuf"] = found["json_us"] / found["protobuf_us"]
+        summary[str(spans)] = {name: round(value, 2) for name, value in found.items()}
+        size, text_size = len(bodies[0]) // spans, len(texts[0]) // spans
+        print(f"{spans} spans, {size} B a span in protobuf, {text_size} in JSON: {summary[str(spans)]}", flush=True)
+    print(json.dumps(summary))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from app.ingest.glimpse import service_glimpsed
 from app.otlp.columns import TABLES, Batch, Tally
 from app.otlp.errors import DecodeError
 from app.otlp.json import decode_json
+from app.otlp.json_records import decode_json_by_record
 from app.otlp.protobuf import decode_bodies, decode_protobuf
 from app.otlp.protobuf_records import decode_by_record
 from tests.app.spelled_out import assert_same, rows_of
@@ -53,31 +54,35 @@ def _no_hidden_faults() -> Iterator[None]:
 
 def protobuf(data: bytes) -> None:
     """A batch or DecodeError, the same by columns and by record; a body beside it keeps its span."""
+    found = _both_ways(decode_protobuf, decode_by_record, data)
     with _no_hidden_faults():
-        try:
-            expected = decode_by_record(data)
-        except DecodeError as error:
-            expected = None
-            _explained(error)
-        try:
-            found = decode_protobuf(data)
-        except DecodeError:
-            found = None
         group = decode_bodies([_GOOD_BODY, data, _GOOD_BODY])
-    assert (found is None) == (expected is None) == (group.errors[1] is not None)
-    if found is not None and expected is not None:
-        assert_same(found, expected)
-        _check(found)
+    assert (found is None) == (group.errors[1] is not None)
     batches = list(group.batches())
     assert [rows_of(one) for one in (batches[0], batches[-1])] == [_GOOD_ROWS] * 2
 
 
 def json(data: bytes) -> None:
-    """A batch or DecodeError."""
+    """A batch or DecodeError, the same by way of protobuf and by record."""
+    _both_ways(decode_json, decode_json_by_record, data)
+
+
+def _both_ways(decode: Callable[[bytes], Batch], by_record: Callable[[bytes], Batch], data: bytes) -> Batch | None:
     try:
-        _check(decode_json(data))
+        expected = by_record(data)
     except DecodeError as error:
+        expected = None
         _explained(error)
+    with _no_hidden_faults():
+        try:
+            found = decode(data)
+        except DecodeError:
+            found = None
+    assert (found is None) == (expected is None)
+    if found is not None and expected is not None:
+        assert_same(found, expected)
+        _check(found)
+    return found
 
 
 def unpack(data: bytes) -> None:
