@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -17,10 +18,10 @@ from tests.app.test_columnar import message, request, span
 GOOD = request(span(), span(name=message(5, b"other"), event=message(11, message(2, b"e"))))
 
 
-def threaded(monkeypatch: pytest.MonkeyPatch) -> Decoders:
+def threaded(monkeypatch: pytest.MonkeyPatch, threads: int = 1) -> Decoders:
     """Decoders whose jobs see what a test changes: in threads."""
-    monkeypatch.setattr(Decoders, "_new_pool", lambda _: ThreadPoolExecutor(1))
-    return Decoders(1, 10_000)
+    monkeypatch.setattr(Decoders, "_new_pool", lambda _: ThreadPoolExecutor(threads))
+    return Decoders(threads, 10_000)
 
 
 def test_what_waits_goes_into_one_job_and_every_body_has_its_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,3 +93,36 @@ def test_a_job_that_fails_answers_every_sender(monkeypatch: pytest.MonkeyPatch) 
         await asyncio.to_thread(decoders.stop)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("company_bytes", "jobs"), [(10**9, [1, 4]), (1, [1, 1, 3])])
+def test_another_process_takes_over_when_one_is_at_work_for_long(
+    monkeypatch: pytest.MonkeyPatch, company_bytes: int, jobs: list[int]
+) -> None:
+    sizes: list[int] = []
+    held, waiting = threading.Event(), threading.Event()
+
+    def slow_at_first(bodies: list[Body], limit_bytes: int) -> object:
+        sizes.append(len(bodies))
+        if bodies[0].encoding == "gzip":
+            held.set()
+            assert waiting.wait(10)
+        return decode_group(bodies, limit_bytes)
+
+    monkeypatch.setattr(decoding, "_COMPANY_BYTES", company_bytes)
+
+    async def scenario() -> None:
+        decoders = threaded(monkeypatch, 2)
+        await decoders.start()
+        monkeypatch.setattr(decoding, "decode_group", slow_at_first)
+        slow = asyncio.create_task(decoders.decode(gzip.compress(GOOD), "protobuf", "gzip"))
+        assert await asyncio.to_thread(held.wait, 10)
+        others = await asyncio.gather(*(decoders.decode(GOOD, "protobuf", "") for _ in range(4)))
+        assert [one.span_count for one in others] == [2] * 4
+        assert not slow.done()
+        waiting.set()
+        assert (await slow).span_count == 2
+        decoders.stop()
+
+    asyncio.run(scenario())
+    assert sizes == jobs

@@ -128,7 +128,7 @@ def test_what_waits_is_stored_in_one_group() -> None:
         async with running(store) as ingest:
             store.go_on.clear()
             sent = [sending(ingest, document(n, 5)) for n in range(1, 21)]
-            while ingest.stats().queued_bytes < 20 * 1000 or ingest._decoding:  # noqa: ASYNC110
+            while ingest.stats().queued_requests < 20 or ingest._decoding:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             store.go_on.set()
             tallies = await asyncio.gather(*sent)
