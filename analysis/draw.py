@@ -23,8 +23,8 @@ ALL_BELOW = 400
 
 
 @dataclass(frozen=True)
-class Draw:
-    """Which requests of one endpoint were drawn, before their traces are loaded."""
+class CohortBounds:
+    """Where tail and body of one endpoint's requests lie."""
 
     service: str
     endpoint: str
@@ -33,6 +33,12 @@ class Draw:
     tail_from_ns: int
     body_low_ns: int
     body_high_ns: int
+
+
+@dataclass(frozen=True)
+class Draw(CohortBounds):
+    """Which requests of one endpoint were drawn, before their traces are loaded."""
+
     rows: tuple[tuple[str, int, int, int], ...]
     """(trace id, span id, stratum, members of the stratum), by stratum and draw."""
 

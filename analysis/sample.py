@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from analysis.draw import STRATA_CAPS, Draw, draw_requests
+from analysis.draw import STRATA_CAPS, CohortBounds, Draw, draw_requests
 from analysis.semantics import RequestClass
 from analysis.span import Span, Spans, load_traces
 from analysis.trace import Node, Trace, build_trace, host_clock
@@ -25,16 +25,9 @@ class SampledRequest:
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class Sample(CohortBounds):
     """What was drawn of one endpoint."""
 
-    service: str
-    endpoint: str
-    total: int
-    tail_quantile: float
-    tail_from_ns: int
-    body_low_ns: int
-    body_high_ns: int
     requests: tuple[SampledRequest, ...]
 
     @property

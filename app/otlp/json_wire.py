@@ -2,7 +2,8 @@
 
 Only what both encodings say alike is turned over; anything else (other spellings, nulls, unknown fields, values that
 have to be mended or refused) is left to `app.otlp.json_records`. Each distinct attribute is encoded once, within a
-bound.
+bound. Tags such as b"\\x2a" are `field number << 3 | wire type` of opentelemetry/proto/trace/v1/trace.proto and
+common/v1/common.proto.
 """
 
 from __future__ import annotations
