@@ -1,8 +1,8 @@
 """What the server stores in a second, and how soon a query sees it: `python -m tests.bench.ingest`.
 
-A real server on an empty file, bodies over loopback HTTP from threads of this process. A span counts once a query can
-return it: twice a second a trace of a body just answered is asked for, and after the run the
-store must hold exactly what was accepted. Sender and server share the machine, so that only ratios to R0, the rate at
+A real server on an empty file, bodies over loopback HTTP or gRPC from threads of this process. A span counts once a
+query can return it: twice a second a trace of a body just answered is asked for, and after the run the store must hold
+exactly what was accepted. Sender and server share the machine, so that only ratios to R0, the rate at
 which Google's parser alone reads the same bodies on one core, are worth comparing.
 """
 
@@ -16,10 +16,12 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import grpc
 import numpy as np
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -28,7 +30,7 @@ from tests.server import Server, running_server
 
 _TEMPLATES = 6
 _MOST_SPANS_PER_S = 400_000
-_MOST_SPANS = {"identity": 4_000_000, "gzip": 1_500_000}
+_MOST_SPANS = {"identity": 4_000_000, "gRPC": 4_000_000, "gzip": 1_500_000}
 _PROBE_EVERY_S = 0.5
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -133,33 +135,65 @@ def _send(
     server: Server, sent: _Sent, templates: list[Template], next_body: Callable[[], tuple[int, bytes] | None],
     encoding: str,
 ) -> None:  # fmt: skip
+    pages = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=60)
+    spans = templates[0].spans
+    with _connected(server, encoding) as post:
+        while (taken := next_body()) is not None:
+            number, body = taken
+            began = time.monotonic()
+            refusal = post(body)
+            if refusal is None and sent.probe_now():
+                pages.request("GET", f"/api/trace?trace_id={templates[number % len(templates)].trace_id(number)}")
+                page = pages.getresponse()
+                page.read()
+                if page.status != 200:
+                    sent.faults.append(f"body {number} was answered before its spans could be read: {page.status}")
+            ended = time.monotonic()
+            with sent.lock:
+                if refusal is None:
+                    sent.spans += spans
+                    sent.latencies.append(ended - began)
+                    sent.last = max(sent.last, ended)
+                else:
+                    sent.refused += spans
+                    if refusal != _BUSY:
+                        sent.faults.append(refusal)
+            if refusal == _BUSY:
+                time.sleep(1)
+    pages.close()
+
+
+_BUSY = "busy"
+
+
+@contextmanager
+def _connected(server: Server, encoding: str) -> Iterator[Callable[[bytes], str | None]]:
+    """A connection of its own; each call sends one body and gives None once it is stored, else why it is not."""
+    if encoding == "gRPC":
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}", options=options) as channel:
+            export = channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+
+            def call(body: bytes) -> str | None:
+                try:
+                    return repr(answer) if (answer := export(body, timeout=60)) else None
+                except grpc.RpcError as error:
+                    return _BUSY if error.code() == grpc.StatusCode.UNAVAILABLE else f"{error.code()} {error.details()}"
+
+            yield call
+        return
     headers = {"Content-Type": "application/x-protobuf"} | ({"Content-Encoding": "gzip"} if encoding == "gzip" else {})
     connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=60)
-    spans = templates[0].spans
-    while (taken := next_body()) is not None:
-        number, body = taken
-        began = time.monotonic()
+
+    def post(body: bytes) -> str | None:
         connection.request("POST", "/v1/traces", body, headers)
         answer = connection.getresponse()
         text = answer.read()
-        if answer.status == 200 and not text and sent.probe_now():
-            connection.request("GET", f"/api/trace?trace_id={templates[number % len(templates)].trace_id(number)}")
-            page = connection.getresponse()
-            page.read()
-            if page.status != 200:
-                sent.faults.append(f"body {number} was answered before its spans could be read: {page.status}")
-        ended = time.monotonic()
-        with sent.lock:
-            if answer.status == 200 and not text:
-                sent.spans += spans
-                sent.latencies.append(ended - began)
-                sent.last = max(sent.last, ended)
-            else:
-                sent.refused += spans
-                if answer.status != 503:
-                    sent.faults.append(f"{answer.status} {text[:200]!r}")
-        if answer.status == 503:
-            time.sleep(1)
+        if answer.status == 200 and not text:
+            return None
+        return _BUSY if answer.status == 503 else f"{answer.status} {text[:200]!r}"
+
+    yield post
     connection.close()
 
 
@@ -224,6 +258,8 @@ def main() -> None:
         ("512", small, 8, "identity"),
         ("8192_gzip", large, 2, "gzip"),
         ("512_gzip", small, 8, "gzip"),
+        ("8192_grpc", large, 2, "gRPC"),
+        ("512_grpc", small, 8, "gRPC"),
     ]
     for key, templates, connections, encoding in plans[:2] if options.short else plans:
         _add(runs, key, templates, connections, options.seconds, encoding)
