@@ -6,7 +6,7 @@ from analysis.data_quality import data_quality_notes
 from analysis.latency import endpoint_rows
 from analysis.reports import Overview, ServiceEdge
 from analysis.span import MOST_EXAMINED, Spans
-from analysis.wording import examined_notes
+from analysis.wording import partly_text
 
 _LEFT_OUT = {
     "caller": "calls by drivers outside the system",
@@ -41,7 +41,8 @@ def overview(spans: Spans, now_ns: int | None = None) -> Overview:
         endpoints=tuple(endpoints),
         edges=edges,
         left_out=tuple((_LEFT_OUT[name], int(count)) for name, count in left_out),
-        notes=(*examined_notes("Calls between services and the notes here are", looked_at), *notes),
+        notes=notes,
+        partly=partly_text("Calls between services and notes about the data are", looked_at),
     )
 
 

@@ -7,7 +7,7 @@ from analysis.front_waits import front_advice, front_rows
 from analysis.pool_waits import pool_rows
 from analysis.reports import QueuesReport
 from analysis.span import MOST_EXAMINED, Spans
-from analysis.wording import examined_notes
+from analysis.wording import partly_text
 
 
 def queue_waits(spans: Spans) -> QueuesReport:
@@ -18,11 +18,8 @@ def queue_waits(spans: Spans) -> QueuesReport:
         return QueuesReport(
             rows=tuple(rows),
             never_run=never_run(spans),
-            notes=(
-                *examined_notes("Waits are", looked_at),
-                *_unlinked_consumers(spans),
-                *front_advice(spans),
-            ),
+            notes=(*_unlinked_consumers(spans), *front_advice(spans)),
+            partly=partly_text("Waits are", looked_at),
         )
 
 

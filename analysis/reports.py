@@ -61,6 +61,8 @@ class Overview:
     """What is not ranked and how many: ('calls by drivers outside the system', 12), ('worker polling', 133) …"""
     notes: tuple[str, ...]
     """Data quality: missing parents, lost services, times in the future …"""
+    partly: str = ""
+    """That edges and notes are of a part of very many spans; empty where all were looked at."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,8 @@ class QueuesReport:
     """(service, message name, count) published in the window without any consumer span."""
     notes: tuple[str, ...]
     """What spans cannot tell, with the instrumentation that would."""
+    partly: str = ""
+    """That waits are those of a part of very many spans; empty where all were looked at."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +247,8 @@ class RetriesReport:
     examined_traces: int
     total_traces: int
     notes: tuple[str, ...]
+    partly: str = ""
+    """That calls, but not jobs, are those of a part of very many spans; empty where all were looked at."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from analysis.job_retries import job_counts, job_retries, publishers
 from analysis.reports import AttemptOutcome, RetriesReport, RetryEdge
 from analysis.span import MOST_EXAMINED, Spans, trace_bounds
 from analysis.waits import owners
-from analysis.wording import examined_notes
+from analysis.wording import partly_text
 
 MAX_GAPS = 200
 MAX_PAYERS = 8
@@ -54,14 +54,12 @@ def retry_costs(spans: Spans) -> RetriesReport:
         edges=tuple(edges),
         examined_traces=examined_traces,
         total_traces=total_traces,
-        notes=(
-            *examined_notes("Retried calls are", looked_at),
-            *(
-                f"{count} call{'s' if count != 1 else ''} of {caller} ({operation}) followed a redirect inside one "
-                f"client span ({codes}): not a retry."
-                for (caller, operation, codes), count in followed
-            ),
+        notes=tuple(
+            f"{count} call{'s' if count != 1 else ''} of {caller} ({operation}) followed a redirect inside one client "
+            f"span ({codes}): not a retry."
+            for (caller, operation, codes), count in followed
         ),
+        partly=partly_text("Calls, though not jobs, are", looked_at),
     )
 
 

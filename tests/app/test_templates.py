@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -235,3 +235,17 @@ def test_a_span_that_is_not_there_is_not_found() -> None:
 
     with pytest.raises(NotFound):
         rendered(lambda: trace_page(page("span=99", TRACE)))
+
+
+@pytest.mark.parametrize(
+    ("function", "make", "report"),
+    [
+        ("overview", overview_page, made.overview_report(made.endpoint_row())),
+        ("queue_waits", queues_page, made.queues_report()),
+        ("retry_costs", retries_page, made.retries_report()),
+    ],
+)
+def test_what_was_looked_at_in_part_says_so(function: str, make: Callable[[Page], Any], report: Any) -> None:
+    assert 'class="partly"' not in rendered(lambda: make(page(**{function: report})))
+    text = rendered(lambda: make(page(**{function: replace(report, partly="those of 5 of 9 spans")})))
+    assert '<p class="partly">those of 5 of 9 spans</p>' in text
