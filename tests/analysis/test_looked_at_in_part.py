@@ -71,6 +71,8 @@ def test_waits(spans: Spans, in_part: Callable[[], None]) -> None:
     assert [(row.kind, row.service, row.name) for row in part.rows] == [
         (row.kind, row.service, row.name) for row in whole.rows
     ]
+    assert all(row.start_ns == row.arrivals == row.wait_p95_ns == () for row in part.rows)
+    assert all(len(row.start_ns) > 3 for row in whole.rows)
     for few, all_of_them in zip(part.rows, whole.rows, strict=True):
         assert few.p50.value_ns == pytest.approx(all_of_them.p50.value_ns, rel=0.3, abs=2_000_000)
 
