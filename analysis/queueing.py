@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from analysis.broker_waits import broker_rows, never_run
 from analysis.front_waits import front_advice, front_rows
 from analysis.pool_waits import pool_rows
 from analysis.reports import QueuesReport
-from analysis.span import MOST_EXAMINED, Spans
-from analysis.wording import partly_text
+from analysis.span import Spans
 
 
 def queue_waits(spans: Spans) -> QueuesReport:
     """Every place where spans show requests waiting, and what they cannot show with the setting that would."""
-    with spans.thinned(MOST_EXAMINED) as looked_at:
-        rows = [*broker_rows(spans), *pool_rows(spans), *front_rows(spans)]
-        if not looked_at.whole:
-            # Between the parts nothing would seem to arrive.
-            rows = [replace(row, start_ns=(), arrivals=(), wait_p95_ns=()) for row in rows]
-        rows.sort(key=lambda row: (-row.total_ns, row.kind, row.service, row.name))
-        return QueuesReport(
-            rows=tuple(rows),
-            never_run=never_run(spans),
-            notes=(*_unlinked_consumers(spans), *front_advice(spans)),
-            partly=partly_text("Waits are", looked_at, " and shows how waits change over time"),
-        )
+    rows = [*broker_rows(spans), *pool_rows(spans), *front_rows(spans)]
+    rows.sort(key=lambda row: (-row.total_ns, row.kind, row.service, row.name))
+    return QueuesReport(
+        rows=tuple(rows),
+        never_run=never_run(spans),
+        notes=(*_unlinked_consumers(spans), *front_advice(spans)),
+    )
 
 
 # Root spans of one name that follow one another within 5 ms are the runs of a worker that never had to wait for work.

@@ -191,8 +191,6 @@ class QueuesReport:
     """(service, message name, count) published in the window without any consumer span."""
     notes: tuple[str, ...]
     """What spans cannot tell, with the instrumentation that would."""
-    partly: str = ""
-    """That waits are those of a part of very many spans; empty where all were looked at."""
 
 
 @dataclass(frozen=True)

@@ -105,8 +105,8 @@ class Window:
 
 
 MOST_EXAMINED = 500_000
-"""Spans of a window whose relations to one another are looked at, such as calls with their answers: joins of 10 million
-took up to 8 s. What each span says by itself is taken from all of them."""
+"""Spans of a window whose relations within their traces are looked at, such as calls with their answers: joins of 10
+million took 2 to 3 s. What each span says by itself is taken from all of them."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,6 @@ class Thinned:
 
     kept: int
     total: int
-    slices: int
-    """Equal slices of time, spread over the window; 1 where all of it is looked at."""
 
     @property
     def whole(self) -> bool:
@@ -158,7 +156,11 @@ class Spans(Protocol):
         ...
 
     def thinned(self, most: int) -> AbstractContextManager[Thinned]:
-        """While it lasts `spans` and `requests` hold about `most` spans, in slices of time all over the window."""
+        """While it lasts `spans` and `requests` hold whole traces with about `most` spans, without their attributes.
+
+        For joins within traces. Requests that wait for one another do so in bursts, and neither traces nor moments
+        drawn from them show that: p95 of a pool's waits came out as 0.3 and 29 to 69 ms instead of 42.
+        """
         ...
 
     def quantile(self, column: str, q: float) -> str:

@@ -49,12 +49,12 @@ def share_text(share: float) -> str:
     return "< 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
 
 
-def partly_text(what: str, looked_at: Thinned, more: str = "") -> str:
+def partly_text(what: str, looked_at: Thinned) -> str:
     """A sentence about what was not looked at, empty where all was; `what` begins it: `Waits are`."""
     if looked_at.whole:
         return ""
     return (
-        f"{what} those of {count_text(looked_at.kept)} of the window's {count_text(looked_at.total)} spans, in "
-        f"{looked_at.slices} equal parts spread over it: counts and totals of all are about "
-        f"{1 / looked_at.share:.0f} times as large. A shorter window is looked at whole{more}."
+        f"{what} those of {count_text(looked_at.kept)} of the window's {count_text(looked_at.total)} spans, in traces "
+        f"drawn evenly from it: counts and totals of all are about {1 / looked_at.share:.0f} times as large. "
+        "A shorter window is looked at whole."
     )

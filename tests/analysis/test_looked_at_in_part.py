@@ -9,15 +9,13 @@ from typing import TypeVar
 import pytest
 
 from analysis import overview as overview_module
-from analysis import queueing, retries
+from analysis import retries
 from analysis.overview import overview
-from analysis.queueing import queue_waits
 from analysis.retries import retry_costs
 from analysis.span import Spans
 from app.formats.importing import read_file
 from app.otlp.columns import Batch
 from app.resources import demo_recording
-from app.store import reading
 from tests.stored import stored
 
 T = TypeVar("T")
@@ -38,8 +36,7 @@ def spans() -> Iterator[Spans]:
 @pytest.fixture
 def in_part(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def look_at_a_part() -> None:
-        monkeypatch.setattr(reading, "_ONE_IN", 7)
-        for module in (overview_module, queueing, retries):
+        for module in (overview_module, retries):
             monkeypatch.setattr(module, "MOST_EXAMINED", PART)
 
     return look_at_a_part
@@ -53,7 +50,7 @@ def test_edges_of_the_overview(spans: Spans, in_part: Callable[[], None]) -> Non
     assert (part.span_count, part.trace_count, part.left_out) == (whole.span_count, whole.trace_count, whole.left_out)
     assert whole.partly == ""
     assert part.partly.startswith("Calls between services and notes about the data are those of 1")
-    assert "16 equal parts spread over it: counts and totals of all are about 4 times as large" in part.partly
+    assert "in traces drawn evenly from it: counts and totals of all are about 4 times as large" in part.partly
     found = {(edge.caller, edge.callee): edge for edge in part.edges}
     frequent = [edge for edge in whole.edges if edge.calls >= 1_000]
     assert len(frequent) == 4
@@ -61,20 +58,6 @@ def test_edges_of_the_overview(spans: Spans, in_part: Callable[[], None]) -> Non
         few = found[edge.caller, edge.callee]
         assert few.calls * whole.span_count / PART == pytest.approx(edge.calls, rel=0.15)
         assert few.p95_ns == pytest.approx(edge.p95_ns, rel=0.35)
-
-
-def test_waits(spans: Spans, in_part: Callable[[], None]) -> None:
-    whole = queue_waits(spans)
-    in_part()
-    part = queue_waits(spans)
-    assert (whole.partly, part.partly[:18]) == ("", "Waits are those of")
-    assert [(row.kind, row.service, row.name) for row in part.rows] == [
-        (row.kind, row.service, row.name) for row in whole.rows
-    ]
-    assert all(row.start_ns == row.arrivals == row.wait_p95_ns == () for row in part.rows)
-    assert all(len(row.start_ns) > 3 for row in whole.rows)
-    for few, all_of_them in zip(part.rows, whole.rows, strict=True):
-        assert few.p50.value_ns == pytest.approx(all_of_them.p50.value_ns, rel=0.3, abs=2_000_000)
 
 
 def test_retries(spans: Spans, in_part: Callable[[], None]) -> None:

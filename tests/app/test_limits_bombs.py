@@ -61,12 +61,12 @@ def pages_asked_for(server: Server) -> Iterator[None]:
 
     def ask() -> None:
         with server.client() as client:
-            while not over.is_set():
+            while not statuses or not over.wait(0.02):
                 try:
                     statuses.append(client.get("/datasets").status_code)
                 except httpx.HTTPError as error:
                     failures.append(error)
-                over.wait(0.02)
+                    return
 
     asker = threading.Thread(target=ask)
     asker.start()
@@ -76,7 +76,7 @@ def pages_asked_for(server: Server) -> Iterator[None]:
         over.set()
         asker.join()
     assert not failures
-    assert len(statuses) > 1
+    assert statuses
     assert set(statuses) == {200}
 
 

@@ -7,13 +7,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from analysis.errors import QueryInterrupted
 from analysis.span import SPAN_COLUMNS, Thinned, Window
 from app.otlp.columns import Batch
-from app.store import open_store, reading
+from app.store import open_store
 from app.store.base import LIVE, StoreError
 from app.store.duckdb import DuckStore
 from tests.app.spans_made import ALL, START_NS, batch, numbered, record
@@ -133,59 +132,61 @@ def test_columns_give_what_rows_give(store: DuckStore) -> None:
             assert spans.arrays(few) == spans.rows(few)
 
 
-def scattered(count: int, spread_ns: int, seed: int = 1) -> Batch:
-    """Spans that start at random times in two bursts, which lie as far apart as each is long."""
-    starts = np.random.default_rng(seed).integers(0, spread_ns, count)
-    starts[count // 2 :] += 2 * spread_ns
+def many(traces: int) -> Batch:
+    """Four spans a trace, the last one hours after the others."""
     return batch(
-        [
-            record(number + 1, kind=2, start_ns=START_NS + start, end_ns=START_NS + start + 1_000)
-            for number, start in enumerate(starts.tolist())
-        ]
+        record(
+            4 * trace + number,
+            trace=trace << 64 | 1,
+            start_ns=START_NS + number * number * 10**12 + trace,
+            end_ns=2**62,
+        )
+        for trace in range(1, traces + 1)
+        for number in range(4)
     )
 
 
-def thinned_ids(store: DuckStore, most: int, window: Window = ALL) -> tuple[Thinned, list[int]]:
+def thinned_traces(store: DuckStore, most: int, window: Window = ALL) -> tuple[Thinned, list[tuple[str, int]]]:
+    """What is kept, as traces with their numbers of spans."""
     with store.read(LIVE, window, 10) as spans:
         with spans.thinned(most) as kept:
-            ids = [row[0] for row in spans.rows("select span_id from spans order by span_id")]
-            assert spans.rows("select count(*) from requests") == [(len(ids),)]
+            found = spans.rows("select trace_id::varchar, count(*) from spans group by all order by all")
+            assert spans.rows("select count(*) from requests") == [(kept.kept,)]
+            assert spans.rows("select count(*) from trace_spans") == [(kept.total,)]
         assert spans.rows("select count(*) from spans") == [(kept.total,)]
-    return kept, ids
+    return kept, found
 
 
 def test_a_window_with_few_spans_is_looked_at_whole(store: DuckStore) -> None:
-    store.append(LIVE, [numbered(1, 30)])
-    kept, ids = thinned_ids(store, 30)
-    assert (kept, kept.whole, kept.share) == (Thinned(30, 30, 1), True, 1.0)
-    assert len(ids) == 30
+    store.append(LIVE, [many(10)])
+    kept, traces = thinned_traces(store, 40)
+    assert (kept, kept.whole, kept.share) == (Thinned(40, 40), True, 1.0)
+    assert len(traces) == 10
 
 
-def test_a_part_is_spread_over_all_spans(store: DuckStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_ONE_IN", 7)
-    store.append(LIVE, [scattered(8_000, 10**9)])
-    # A clock that is wrong by decades must not decide where the slices lie.
-    store.append(LIVE, [batch([record(9_001, kind=2, start_ns=1_000, end_ns=2_000)])])
-    everything = Window(0, 2**62)
-    kept, ids = thinned_ids(store, 2_000, everything)
-    assert (kept.total, kept.slices, kept.whole) == (8_001, 16, False)
-    assert kept.kept == len(ids) == pytest.approx(2_000, rel=0.15)
-    early = sum(span_id <= 4_000 for span_id in ids)
-    assert early / len(ids) == pytest.approx(0.5, abs=0.1)
-    assert thinned_ids(store, 2_000, everything) == (kept, ids)
+def test_a_part_is_whole_traces_the_same_each_time(store: DuckStore) -> None:
+    store.append(LIVE, [many(3_000)])
+    kept, traces = thinned_traces(store, 3_000)
+    assert (kept.total, kept.whole) == (12_000, False)
+    assert kept.kept == 4 * len(traces) == pytest.approx(3_000, rel=0.1)
+    assert {spans for _, spans in traces} == {4}
+    assert kept.share == kept.kept / 12_000
+    assert thinned_traces(store, 3_000) == (kept, traces)
+    fewer = thinned_traces(store, 300)[1]
+    assert set(fewer) < set(traces)
 
 
-@pytest.mark.parametrize("start_ns", [START_NS // 1009 * 1009, START_NS // 1009 * 1009 + 1])
-def test_spans_that_all_start_at_once_are_looked_at_whole(store: DuckStore, start_ns: int) -> None:
-    same = [record(number, kind=2, start_ns=start_ns, end_ns=start_ns + 1) for number in range(1, 101)]
-    store.append(LIVE, [batch(same)])
-    kept, ids = thinned_ids(store, 10)
-    assert (kept, len(ids)) == (Thinned(100, 100, 1), 100)
+def test_a_part_is_cut_to_the_window(store: DuckStore) -> None:
+    store.append(LIVE, [many(1_000)])
+    with store.read(LIVE, Window(START_NS, START_NS + 10**11), 10) as spans, spans.thinned(500) as kept:
+        assert kept.total == 1_000
+        assert spans.rows("select count(*), max(start_ns) < $end from spans", end=START_NS + 10**11) == [
+            (kept.kept, True)
+        ]
 
 
-def test_a_failure_inside_a_part_gives_the_whole_window_back(store: DuckStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_ONE_IN", 7)
-    store.append(LIVE, [scattered(2_000, 10**9)])
+def test_a_failure_inside_a_part_gives_the_whole_window_back(store: DuckStore) -> None:
+    store.append(LIVE, [many(500)])
     with store.read(LIVE, ALL, 10) as spans:
         with pytest.raises(StoreError), spans.thinned(500):
             spans.rows("select no_such_column from spans")

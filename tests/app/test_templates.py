@@ -241,7 +241,6 @@ def test_a_span_that_is_not_there_is_not_found() -> None:
     ("function", "make", "report"),
     [
         ("overview", overview_page, made.overview_report(made.endpoint_row())),
-        ("queue_waits", queues_page, made.queues_report()),
         ("retry_costs", retries_page, made.retries_report()),
     ],
 )
