@@ -15,6 +15,7 @@ from analysis.reports import QueueRow
 from analysis.span import Spans, trace_bounds
 
 NOTICEABLE_NS = 1_000_000
+_NOTICEABLE = f"value_ns > {NOTICEABLE_NS}"
 MAX_PAYERS = 8
 MAX_TRACES = 5
 _ENOUGH_FOR_P95 = 20
@@ -33,13 +34,14 @@ def wait_rows(
     notes: Mapping[Key, Sequence[str]] | None = None,
 ) -> list[QueueRow]:
     """One row for each (who waits, for what), most total time first."""
-    # Kept, because seven queries follow: a source is joins over all spans of the window.
+    # Kept, because eight queries follow: a source is joins over all spans of the window.
     spans.keep("waits", source, **(parameters or {}))
     groups = group_quantiles(spans, "select * from waits", qs=(0.5, 0.95, 0.99))
     if not groups:
         return []
     waited, work = _waited_and_work(spans)
     series = _series(spans)
+    spans.keep("noticeable", f"select first, second, trace_id, span_id, value_ns from waits where {_NOTICEABLE}")  # noqa: S608 - constants
     payers = _payers(spans)
     examples = _examples(spans)
     bucket_ns, starts = _buckets(spans)
@@ -94,7 +96,7 @@ def _row(kind: str, key: Key, confidence: str, group: Group) -> QueueRow:
 def _waited_and_work(spans: Spans) -> tuple[dict[Key, int], dict[Key, int]]:
     rows = spans.rows(
         f"""
-        select first, second, sum(case when value_ns > {NOTICEABLE_NS} then 1 else 0 end) as waited,
+        select first, second, sum(case when {_NOTICEABLE} then 1 else 0 end) as waited,
                {spans.quantile("work_ns", 0.5)} as work_p50_ns
         from waits
         group by first, second
@@ -135,15 +137,14 @@ def _series(spans: Spans) -> dict[Key, tuple[tuple[int, ...], tuple[int | None, 
 
 
 def _payers(spans: Spans) -> dict[Key, list[tuple[str, str, int, int]]]:
-    bounds = trace_bounds(spans, "select trace_id from waits")
+    bounds = trace_bounds(spans, "select trace_id from noticeable")
     rows = spans.rows(
         f"""
-        with recursive {owners("waits")}
+        with recursive {owners("noticeable")}
         select waits.first, waits.second, owned.service, owned.endpoint,
                count(distinct owned.owner_id) as requests, sum(waits.value_ns) as waited_ns
-        from waits
+        from noticeable as waits
         join owned on owned.trace_id = waits.trace_id and owned.seed_id = waits.span_id
-        where waits.value_ns > {NOTICEABLE_NS}
         group by waits.first, waits.second, owned.service, owned.endpoint
         order by waits.first, waits.second, waited_ns desc, owned.service, owned.endpoint
         """,  # noqa: S608 - texts of this package only
@@ -189,6 +190,7 @@ def owners(seeds: str) -> str:
 
 
 def _examples(spans: Spans) -> dict[Key, list[str]]:
+    """The traces with the longest waits; of short waits only where nobody waited noticeably."""
     rows = spans.rows(
         f"""
         select first, second, replace(trace_id::varchar, '-', '') as trace from (
@@ -197,12 +199,14 @@ def _examples(spans: Spans) -> dict[Key, list[str]]:
             from (
                 select first, second, trace_id, max(value_ns) as value_ns
                 from waits
+                left join (select distinct first, second, true as long from noticeable) as keys using (first, second)
+                where {_NOTICEABLE} or keys.long is null
                 group by first, second, trace_id
             ) as traces
         ) as ranked
         where place <= {MAX_TRACES}
         order by first, second, place
-        """  # noqa: S608 - a constant number
+        """  # noqa: S608 - constants
     )
     examples: dict[Key, list[str]] = {}
     for first, second, trace in rows:
