@@ -33,16 +33,23 @@ _RUNS = f"""
     from spans as run
     left join trace_spans as parent
       on parent.trace_id = run.trace_id and parent.span_id = run.parent_span_id
-      and parent.operation_class = 'producer'
+      and parent.operation_class = 'producer' and parent.start_ns between $first_ns and $last_ns
     left join span_links as link
       on link.trace_id = run.trace_id and link.span_id = run.span_id and link.span_hash = run.span_hash
       and parent.span_id is null
     left join trace_spans as message
       on message.trace_id = coalesce(parent.trace_id, link.linked_trace_id)
       and message.span_id = coalesce(parent.span_id, link.linked_span_id)
-      and message.operation_class = 'producer'
+      and message.operation_class = 'producer' and message.start_ns between $first_ns and $last_ns
     where run.operation_class = 'consumer' and (message.span_id is not null or run.ready_ns > 0)
 """  # noqa: S608 - texts of this package only
+
+_TRACES_OF_RUNS = """
+    select trace_id from spans where operation_class = 'consumer'
+    union
+    select linked_trace_id from span_links
+    semi join (select trace_id, span_id from spans where operation_class = 'consumer') as run using (trace_id, span_id)
+"""
 
 _WAITS = """
     select trace_id, span_id, parent_span_id, first, second, greatest(start_ns - from_ns, 0) as value_ns,
@@ -55,7 +62,7 @@ def broker_rows(spans: Spans) -> list[QueueRow]:
     """One row for each consuming service and task or destination."""
     if not spans.rows("select count(*) as n from spans where operation_class = 'consumer' order by n")[0][0]:
         return []
-    spans.keep("runs", _RUNS)
+    _keep_runs(spans)
     notes: defaultdict[Key, list[str]] = defaultdict(list)
     for key, publishers in _publishers(spans).items():
         named = ", ".join(f"{service} {endpoint} ({count})" for (service, endpoint), count in publishers.most_common(3))
@@ -84,9 +91,14 @@ def broker_rows(spans: Spans) -> list[QueueRow]:
     return wait_rows(spans, _WAITS, kind="queue", confidence="measured", notes=notes)
 
 
+def _keep_runs(spans: Spans) -> None:
+    first_ns, last_ns = trace_bounds(spans, _TRACES_OF_RUNS)
+    spans.keep("runs", _RUNS, first_ns=first_ns, last_ns=last_ns)
+
+
 def wait_before(spans: Spans, service: str, endpoint: str) -> tuple[int, int] | None:
     """Median and p95 of what messages waited before this endpoint took them, in nanoseconds; None without messages."""
-    spans.keep("runs", _RUNS)
+    _keep_runs(spans)
     median_ns, p95_ns = spans.rows(
         f"""
         select {spans.quantile("waits.value_ns", 0.5)}, {spans.quantile("waits.value_ns", 0.95)}
@@ -188,10 +200,12 @@ def never_run(spans: Spans) -> tuple[tuple[str, str, int], ...]:
     The queue is the destination, or the library where a span names none. Expired, revoked, unknown to the worker and
     not yet due look alike. Where no consumer of a queue is seen at all, nothing is said: it may not be instrumented.
     """
+    first_ns, last_ns = trace_bounds(spans, "select trace_id from spans where operation_class = 'producer'")
     rows = spans.rows(
         f"""
         with taken as (
-            select trace_id, parent_span_id as span_id from trace_spans where operation_class = 'consumer'
+            select trace_id, parent_span_id as span_id from trace_spans
+            where operation_class = 'consumer' and start_ns between $first_ns and $last_ns
             union
             select linked_trace_id as trace_id, linked_span_id as span_id from span_links
         ),
@@ -211,6 +225,8 @@ def never_run(spans: Spans) -> tuple[tuple[str, str, int], ...]:
         where not messages.run
         group by messages.service, messages.name
         order by n desc, messages.service, messages.name
-        """  # noqa: S608 - texts of this package only
+        """,  # noqa: S608 - texts of this package only
+        first_ns=first_ns,
+        last_ns=last_ns,
     )
     return tuple((service, name, int(count)) for service, name, count in rows)
