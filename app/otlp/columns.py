@@ -228,6 +228,8 @@ class Batch:
     resources: pa.Table
     scopes: pa.Table
     tally: Tally = field(default_factory=Tally)
+    share_bytes: int | None = None
+    """Its part of the memory that it keeps together with others."""
 
     @property
     def span_count(self) -> int:
@@ -235,7 +237,10 @@ class Batch:
 
     @property
     def nbytes(self) -> int:
-        return sum(int(getattr(self, name).nbytes) for name in TABLES)
+        if self.share_bytes is not None:
+            return self.share_bytes
+        # `nbytes` of each table looks at every column: 0.12 ms, against 0.004.
+        return sum(int(getattr(self, name).get_total_buffer_size()) for name in TABLES)
 
     def to_ipc(self) -> list[pa.Buffer]:
         """An Arrow IPC stream for each of `TABLES`, empty where the table is, then the tally as JSON."""
@@ -316,6 +321,7 @@ class BatchGroup:
     def batches(self) -> list[Batch]:
         """One batch a body, without copying rows; each refers to the shapes, resources and scopes of all."""
         found = []
+        bytes_per_span = self.batch.nbytes / max(self.batch.span_count, 1)
         span = event = link = 0
         for spans, events, links, tally in zip(self.spans, self.events, self.links, self.tallies, strict=True):
             found.append(
@@ -327,6 +333,7 @@ class BatchGroup:
                     self.batch.resources,
                     self.batch.scopes,
                     tally,
+                    round(bytes_per_span * spans),
                 )
             )
             span, event, link = span + spans, event + events, link + links

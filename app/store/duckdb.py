@@ -374,7 +374,8 @@ class DuckStore:
         return recent
 
     def _changed(self, dataset_id: int, batches: Sequence[Batch]) -> None:
-        candidates = any(_holds_candidate(batch) for batch in batches)
+        # Batches that were decoded together share their shapes.
+        candidates = any(map(_holds_candidate, {id(batch.shapes): batch for batch in batches}.values()))
         with self._state_lock:
             self._versions[dataset_id] = self._versions.get(dataset_id, self._first_version) + 1
             if candidates:

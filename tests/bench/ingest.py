@@ -2,8 +2,8 @@
 
 A real server on an empty file, bodies over loopback HTTP or gRPC from threads of this process. A span counts once a
 query can return it: twice a second a trace of a body just answered is asked for, and after the run the store must hold
-exactly what was accepted. Sender and server share the machine, so that only ratios to R0, the rate at
-which Google's parser alone reads the same bodies on one core, are worth comparing.
+exactly what was accepted. Sender and server share the machine, so that only ratios to R0, the rate at which Google's
+parser alone reads the same bodies on one core (see `tests.bench.parsing`), are worth comparing.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.bench.bodies import Template
+from tests.bench.parsing import parse_rates
 from tests.server import Server, running_server
 
 _TEMPLATES = 6
@@ -52,6 +52,7 @@ class Run:
     peak_rss_bytes: int
     disk_bytes_per_span: float = 0.0
     r0: float = 0.0
+    r0_memory_kept: float = 0.0
     ratio: float = 0.0
 
 
@@ -230,20 +231,6 @@ def _peak_rss(process: int) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def parse_rate(templates: list[Template]) -> float:
-    """R0: spans a second of processor time that Google's parser reads from these bodies, the best of three."""
-    bodies = [template.data.tobytes() for template in templates]
-    repeats = max(1, 100_000 // (templates[0].spans * len(bodies)))
-    best = 0.0
-    for _ in range(3):
-        began = time.process_time()
-        for _ in range(repeats):
-            for body in bodies:
-                ExportTraceServiceRequest.FromString(body)
-        best = max(best, repeats * len(bodies) * templates[0].spans / (time.process_time() - began))
-    return best
-
-
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--seconds", type=float, default=8.0, help="length of each run")
@@ -268,6 +255,7 @@ def main() -> None:
         _add(runs, "512_half", small, 8, options.seconds, "identity", half)
     summary = {
         "r0": round(runs["8192"].r0),
+        "r0_memory_kept": round(runs["8192"].r0_memory_kept),
         "ratio_8192": round(runs["8192"].ratio, 3),
         "ratio_512": round(runs["512"].ratio, 3),
         "peak_rss_bytes": max(run.peak_rss_bytes for run in runs.values()),
@@ -287,13 +275,16 @@ def _add(
     runs: dict[str, Run], key: str, templates: list[Template], connections: int, seconds: float, encoding: str,
     rate: float = 0.0,
 ) -> None:  # fmt: skip
-    before = parse_rate(templates)
+    bodies = [template.data.tobytes() for template in templates]
+    before = parse_rates(bodies, templates[0].spans)
     run = measure(templates, connections, seconds, encoding, rate)
-    run.r0 = (before + parse_rate(templates)) / 2
+    after = parse_rates(bodies, templates[0].spans)
+    run.r0, run.r0_memory_kept = (before.alone + after.alone) / 2, (before.memory_kept + after.memory_kept) / 2
     run.ratio = run.queryable_per_s / run.r0
     runs[key] = run
     print(
-        f"{run.name}: {run.queryable_per_s:,.0f} queryable/s, {run.ratio:.3f} of R0 {run.r0:,.0f}; send to queryable "
+        f"{run.name}: {run.queryable_per_s:,.0f} queryable/s, {run.ratio:.3f} of R0 {run.r0:,.0f} "
+        f"({run.r0_memory_kept:,.0f} where memory is kept); send to queryable "
         f"p50 {run.p50_s:.3f} s, p99 {run.p99_s:.3f} s; refused {run.refused}; {run.cpu_s_per_million:.2f} CPU-s a "
         f"million (sender {run.sender_cpu_s_per_million:.2f}); peak {run.peak_rss_bytes / 2**20:.0f} MiB; "
         f"{run.disk_bytes_per_span:.0f} B a span on disk",
