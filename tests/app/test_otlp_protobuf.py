@@ -94,16 +94,15 @@ def test_every_value_arrives_in_its_column(request: ExportTraceServiceRequest) -
     assert batch.tally.found == len(expected) == batch.tally.accepted + batch.tally.duplicates
     unused = list(rows)
     for resource_spans, scope_spans, span in expected:
-        for span_hash in list(rows):
-            row = rows[span_hash]
-            if (row["trace_id"].bytes, row["span_id"]) == (span.trace_id, int.from_bytes(span.span_id, "big")):
-                break
-        else:
-            raise AssertionError("a span is missing")
-        if sum(one[2].span_id == span.span_id and one[2].trace_id == span.trace_id for one in expected) > 1:
-            unused = [one for one in unused if one != span_hash]
+        ids = (span.trace_id, int.from_bytes(span.span_id, "big"))
+        found = [one for one, row in rows.items() if (row["trace_id"].bytes, row["span_id"]) == ids]
+        spans = sum(one[2].span_id == span.span_id and one[2].trace_id == span.trace_id for one in expected)
+        assert 1 <= len(found) <= spans
+        unused = [one for one in unused if one not in found]
+        if spans > 1:
             continue
-        unused.remove(span_hash)
+        (span_hash,) = found
+        row = rows[span_hash]
         assert row["parent_span_id"] == int.from_bytes(span.parent_span_id, "big")
         assert row["name"] == (span.name or "(no name)")
         assert (row["kind"], row["trace_state"], row["flags"]) == (span.kind, span.trace_state, span.flags)
