@@ -19,6 +19,7 @@ from app.ingest.decoding import Decoders, Media
 from app.ingest.errors import IngestError, Overloaded, Reason
 from app.ingest.glimpse import service_glimpsed
 from app.ingest.other_signals import OtherSignals
+from app.ingest.recent_peak import RecentPeak
 from app.ingest.stats import Counters, IngestStats, spans_by_service
 from app.otlp.columns import Batch, Tally
 from app.store.base import LIVE, Store, StoreBusy, StoreError
@@ -59,7 +60,8 @@ class Ingest:
     def __init__(self, store: Store, limits: IngestLimits | None = None) -> None:
         self._store = store
         self._limits = limits or IngestLimits()
-        self._decoders = Decoders(self._limits.decoders, self._limits.body_bytes)
+        self._at_once = RecentPeak()
+        self._decoders = Decoders(self._limits.decoders, self._limits.body_bytes, self._at_once.value)
         # Half of the room at most: what is not kept gives way to what is.
         self.other_signals = OtherSignals(self._decoders, self._limits.body_bytes, lambda size: _Held(self, size, 2))
         self._changed = threading.Condition()
@@ -188,6 +190,7 @@ class Ingest:
                 raise Overloaded("the queue is full", RETRY_AFTER_S)
             self._held_requests += 1
             self._held_bytes += size
+            self._at_once.note(self._held_requests)
 
     def _forget(self, size: int) -> None:
         """Gives back what one request held; the lock is held."""

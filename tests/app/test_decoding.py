@@ -18,10 +18,10 @@ from tests.app.test_columnar import message, request, span
 GOOD = request(span(), span(name=message(5, b"other"), event=message(11, message(2, b"e"))))
 
 
-def threaded(monkeypatch: pytest.MonkeyPatch, threads: int = 1) -> Decoders:
+def threaded(monkeypatch: pytest.MonkeyPatch, threads: int = 1, at_once: int = 1) -> Decoders:
     """Decoders whose jobs see what a test changes: in threads."""
     monkeypatch.setattr(Decoders, "_new_pool", lambda _: ThreadPoolExecutor(threads))
-    return Decoders(threads, 10_000)
+    return Decoders(threads, 10_000, lambda: at_once)
 
 
 def test_what_waits_goes_into_one_job_and_every_body_has_its_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,9 +95,12 @@ def test_a_job_that_fails_answers_every_sender(monkeypatch: pytest.MonkeyPatch) 
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(("company_bytes", "jobs"), [(10**9, [1, 4]), (1, [1, 1, 3])])
-def test_another_process_takes_over_when_one_is_at_work_for_long(
-    monkeypatch: pytest.MonkeyPatch, company_bytes: int, jobs: list[int]
+@pytest.mark.parametrize(
+    ("at_once", "company_bytes", "jobs"),
+    [(1, 10**9, [1, 1, 3]), (4, 10**9, [1, 2, 2]), (9, 10**9, [1, 4]), (9, 1, [1, 1, 3])],
+)
+def test_half_of_what_is_under_way_or_much_or_what_waited_long_is_worth_another_process(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, company_bytes: int, jobs: list[int]
 ) -> None:
     sizes: list[int] = []
     held, waiting = threading.Event(), threading.Event()
@@ -112,7 +115,7 @@ def test_another_process_takes_over_when_one_is_at_work_for_long(
     monkeypatch.setattr(decoding, "_COMPANY_BYTES", company_bytes)
 
     async def scenario() -> None:
-        decoders = threaded(monkeypatch, 2)
+        decoders = threaded(monkeypatch, 2, at_once)
         await decoders.start()
         monkeypatch.setattr(decoding, "decode_group", slow_at_first)
         slow = asyncio.create_task(decoders.decode(gzip.compress(GOOD), "protobuf", "gzip"))
