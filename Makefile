@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := chromium postgresql redis-server $(if $(shell command -v npm),,nodejs npm)
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test test-kill fuzz bench-ingest bench-decode bench-query bench-pages bench-restart lint format lock wheel packages clean
+.PHONY: demo test test-kill fuzz bench-ingest bench-decode bench-query bench-pages bench-restart bench-accuracy lint format lock wheel packages clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/spanwise demo
@@ -41,6 +41,10 @@ bench-pages: $(VENV)/.test
 # Fills 10 million spans, kills the server and starts it again, three times: about two minutes, 2 GiB of disk.
 bench-restart: $(VENV)/.test
 	$(BIN)/python -m tests.bench.restart
+
+# How often the service at fault is named first; DATA=DIR with OTLP files and labels.jsonl: about three minutes.
+bench-accuracy: $(VENV)/.test
+	$(BIN)/python -m tests.bench.accuracy $(if $(DATA),--data $(DATA))
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check
