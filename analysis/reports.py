@@ -123,6 +123,54 @@ class Exemplar:
 
 
 @dataclass(frozen=True)
+class ValueContrast:
+    """A value that slow requests have more often than normal ones."""
+
+    service: str
+    """Whose spans or resource have it."""
+    key: str
+    """An attribute, or `calls`: then the value is the operation."""
+    value: str
+    """Empty where slow requests lack the attribute."""
+    tail_share: float
+    body_share: float
+    explained_share: float
+    """Share of the slow requests that have it beyond what normal ones lead to expect."""
+    false_discovery_rate: float
+    """Share of false rows to expect among those at least as clear (Benjamini, Hochberg)."""
+    same_as: tuple[str, ...]
+    """What else marks the same requests, at most 6."""
+    trace_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NumberContrast:
+    """A number that is larger, or smaller, in slow requests."""
+
+    service: str
+    key: str
+    tail_median: float
+    body_median: float
+    larger_share: float
+    """How often it is larger in a slow request than in a normal one, over all pairs; ties count half."""
+    false_discovery_rate: float
+    symptom: bool
+    """Whether it says how the request went rather than why."""
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """What slow requests have that normal ones do not, clearest first."""
+
+    values: tuple[ValueContrast, ...]
+    symptoms: tuple[ValueContrast, ...]
+    """Those that restate that a request was slow or failed."""
+    numbers: tuple[NumberContrast, ...]
+    tested: int
+    """How many values and numbers were compared, 0 where there are too few requests."""
+
+
+@dataclass(frozen=True)
 class EndpointReport:
     """Why the tail of one endpoint is slow."""
 
@@ -144,6 +192,7 @@ class EndpointReport:
     ledger: tuple[LedgerRow, ...]
     """By difference, largest first; category totals are `category_rows`."""
     category_rows: tuple[LedgerRow, ...]
+    contrasts: Contrasts
     exemplars: tuple[Exemplar, ...]
     trust: tuple[str, ...]
     """How far to trust it: how many of how many were looked at, missing spans, too few requests …"""

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 from analysis.broker_waits import wait_before
 from analysis.cohorts import Accounted, account, category_rows, label_rows
+from analysis.contrast import contrasts
+from analysis.contrast_facts import facts_of
 from analysis.errors import NotFound
 from analysis.latency import endpoint_row, heat_map, latency_series
 from analysis.ledger import TimeKind
-from analysis.reports import EndpointReport, EndpointRow, Exemplar
+from analysis.reports import Contrasts, EndpointReport, EndpointRow, Exemplar
 from analysis.sample import Sample, sample_endpoint
 from analysis.semantics import OperationClass
 from analysis.span import Spans
@@ -45,9 +47,16 @@ def endpoint_report(spans: Spans, service: str, endpoint: str) -> EndpointReport
         heat_map=heat_map(spans, service, endpoint),
         ledger=labels,
         category_rows=category_rows(accounted),
+        contrasts=_contrasts(spans, sample),
         exemplars=_exemplars(spans, row),
         trust=_trust(accounted),
     )
+
+
+def _contrasts(spans: Spans, sample: Sample) -> Contrasts:
+    tail, body = sample.tail, sample.body
+    facts = facts_of(spans, [*tail, *body])
+    return contrasts(facts[: len(tail)], facts[len(tail) :])
 
 
 def _wait_before(spans: Spans, sample: Sample) -> tuple[int, int] | None:

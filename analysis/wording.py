@@ -44,6 +44,15 @@ def count_text(count: int) -> str:
     return f"{count:,}".replace(",", "\u2009")
 
 
+def number_text(value: float) -> str:
+    """A number of unknown unit: whole where it is, else three significant digits."""
+    if value != value or abs(value) == float("inf"):
+        return str(value)
+    if value == round(value) and abs(value) < 1e15:
+        return count_text(round(value))
+    return f"{value:.3g}"
+
+
 def share_text(share: float) -> str:
     """Whole per cent; what is there but below one half says so."""
     return "< 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"

@@ -6,6 +6,7 @@ from analysis.ledger import Category, Slice
 from analysis.quantiles import Quantile
 from analysis.reports import (
     AttemptOutcome,
+    Contrasts,
     EndpointProfile,
     EndpointReport,
     EndpointRow,
@@ -18,12 +19,14 @@ from analysis.reports import (
     HeatMap,
     LatencySeries,
     LedgerRow,
+    NumberContrast,
     Overview,
     QueueRow,
     QueuesReport,
     RetriesReport,
     RetryEdge,
     ServiceEdge,
+    ValueContrast,
 )
 from analysis.trace_reports import SpanDetail, TraceList, TraceListRow, TraceReport, TraceSpanRow
 
@@ -106,6 +109,19 @@ def endpoint_report() -> EndpointReport:
             ledger_row(Category.DATABASE, 9, 2),
         ),
         category_rows=tuple(ledger_row(category, 3, 7, "") for category in Category),
+        contrasts=Contrasts(
+            values=(
+                ValueContrast(HOSTILE, HOSTILE, HOSTILE, 0.9, 0.1, 0.89, 1e-9, (HOSTILE, HOSTILE), (TRACE,)),
+                ValueContrast("orders", "calls", HOSTILE, 0.8, 0.0, 0.8, 1e-9, (), (TRACE,)),
+                ValueContrast("orders", "tenant", "", 0.8, 1 / 3, 0.7, 0.04, (), ()),
+            ),
+            symptoms=(ValueContrast("orders", "http.status_code", "504", 1.0, 0.0, 1.0, 1e-9, (), (TRACE,)),),
+            numbers=(
+                NumberContrast(HOSTILE, HOSTILE, 1234567.0, 0.25, 0.98, 1e-9, False),
+                NumberContrast("orders", "db.response.duration_ms", float("nan"), -3.5, 0.1, 1e-9, True),
+            ),
+            tested=1234,
+        ),
         exemplars=(
             Exemplar("p50", TRACE, 1, START, 20 * MS, failed=False),
             Exemplar(HOSTILE, TRACE, 2**64 - 1, START, 900 * MS, failed=True),
