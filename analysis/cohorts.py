@@ -12,6 +12,7 @@ from analysis.draw import BODY
 from analysis.ledger import TIME_KINDS, Category, Ledger, TimeKind
 from analysis.reports import LedgerRow
 from analysis.sample import Sample, SampledRequest
+from analysis.suspect_times import NOISE_NS
 
 DRAWS = 400
 SEED = 20_240_917
@@ -103,6 +104,7 @@ def _rows(accounted: Accounted, key_of: _KeyOf) -> tuple[LedgerRow, ...]:
         sample.tail_quantile,
     )
     tail_means, body_means = _means(tail_ns), _means(body_ns)
+    body_deviations = body_ns.std(axis=0).tolist() if len(body_ns) else [0.0] * len(keys)
     rows = [
         LedgerRow(
             category=category,
@@ -111,6 +113,7 @@ def _rows(accounted: Accounted, key_of: _KeyOf) -> tuple[LedgerRow, ...]:
             tail_mean_ns=round(tail_means[column]),
             difference_low_ns=round(low[column]),
             difference_high_ns=round(high[column]),
+            z=(tail_means[column] - body_means[column]) / (body_deviations[column] + NOISE_NS),
             trace_ids=_spenders(tail, tail_ns[:, column]),
         )
         for (category, label), column in keys.items()

@@ -24,6 +24,19 @@ _SYMPTOMS = re.compile(
     r"(^|[._])(status|status_code|exception|error|errors|outcome|result|retry|retries|resend_count|attempt|try"
     r"|duration|elapsed|latency|took|wait)([._]|$)|_(ms|ns|us|seconds)$"
 )
+_OF_A_MOMENT = frozenset(
+    {
+        "client.port",
+        "net.peer.port",
+        "net.sock.peer.port",
+        "network.peer.port",
+        "source.port",
+        "thread.id",
+        "thread.name",
+        "code.lineno",
+    }
+)
+"""Which connection or thread it happened to be; a burst of slow requests on one says nothing that lasts."""
 _IDENTITIES = re.compile(r"(^|[._])(id|pid|port|timestamp|time|at)$")
 
 
@@ -112,6 +125,8 @@ def _members(text: str) -> tuple[tuple[str, str, float | None], ...]:
         return ()
     members: list[tuple[str, str, float | None]] = []
     for key, value in list(found.items())[:_MAX_ATTRIBUTES] if isinstance(found, dict) else ():
+        if key in _OF_A_MOMENT:
+            continue
         if isinstance(value, bool):
             members.append((key, "true" if value else "false", None))
         elif isinstance(value, str):

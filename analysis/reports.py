@@ -101,6 +101,8 @@ class LedgerRow:
     difference_low_ns: int
     difference_high_ns: int
     """95 % bootstrap interval of tail minus body."""
+    z: float
+    """The difference in standard deviations of the body, 0.5 ms added to them: what changed, beside what it costs."""
     trace_ids: tuple[str, ...]
     """Tail traces that spend most there, at most 5."""
 

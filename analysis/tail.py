@@ -33,9 +33,10 @@ def endpoint_report(spans: Spans, service: str, endpoint: str) -> EndpointReport
     accounted = account(sample)
     row = with_shares(found, accounted)
     labels = label_rows(accounted)
+    common = _contrasts(spans, sample)
     return EndpointReport(
         row=row,
-        sentence=tail_sentence(row, accounted, labels),
+        sentence=tail_sentence(row, accounted, labels, common),
         before=queued_sentence(_wait_before(spans, sample)),
         tail_quantile=sample.tail_quantile,
         tail_from_ns=sample.tail_from_ns,
@@ -47,7 +48,7 @@ def endpoint_report(spans: Spans, service: str, endpoint: str) -> EndpointReport
         heat_map=heat_map(spans, service, endpoint),
         ledger=labels,
         category_rows=category_rows(accounted),
-        contrasts=_contrasts(spans, sample),
+        contrasts=common,
         exemplars=_exemplars(spans, row),
         trust=_trust(accounted),
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.cohorts import THE_REST, Accounted
+from analysis.contrast_facts import CALLS
 from analysis.ledger import Category
 from analysis.quantiles import quantile
-from analysis.reports import EndpointRow, LedgerRow
+from analysis.reports import Contrasts, EndpointRow, LedgerRow
 from analysis.wording import count_text, duration_text, interval_text, share_text
 
 MIN_SHARE = 0.1
@@ -16,6 +17,8 @@ MIN_COHORT = 3
 MIN_DIFFERENCE_NS = 2_000_000
 MIN_DIFFERENCE_SHARE = 0.05
 """A difference below 2 ms or 5 % of the typical request is not worth a sentence."""
+MIN_EXPLAINED = 0.5
+"""What less than half of the slow requests have is left to the table."""
 
 _PHRASES = {
     Category.OWN_CODE: "in the code of {}",
@@ -34,7 +37,7 @@ _PHRASES = {
 }
 
 
-def tail_sentence(row: EndpointRow, accounted: Accounted, rows: Sequence[LedgerRow]) -> str:
+def tail_sentence(row: EndpointRow, accounted: Accounted, rows: Sequence[LedgerRow], found: Contrasts) -> str:
     """What the slow requests do that the normal ones do not; says so where the data cannot tell."""
     sample = accounted.sample
     tail, body = sample.tail, sample.body
@@ -61,10 +64,25 @@ def tail_sentence(row: EndpointRow, accounted: Accounted, rows: Sequence[LedgerR
     if not causes:
         return (
             f"{opening} Against the typical request ({duration_text(typical)}) they take "
-            f"{duration_text(difference)} more, and no single cause stands out from chance."
+            f"{duration_text(difference)} more, and no single cause stands out from chance.{_common(found)}"
         )
     parts = [_cause(cause, difference, first=position == 0) for position, cause in enumerate(causes)]
-    return f"{opening} Against the typical request ({duration_text(typical)}) they spend {_joined(parts)}."
+    spent = f"Against the typical request ({duration_text(typical)}) they spend {_joined(parts)}."
+    return f"{opening} {spent}{_common(found)}"
+
+
+def _common(found: Contrasts) -> str:
+    """What most of them have in common beyond what normal ones lead to expect; else empty."""
+    if not found.values or found.values[0].explained_share < MIN_EXPLAINED:
+        return ""
+    first = found.values[0]
+    if not first.value:
+        what = f"lack {first.key} in {first.service}"
+    elif first.key == CALLS:
+        what = f"call {first.value} from {first.service}"
+    else:
+        what = f"have {first.key} = {first.value} in {first.service}"
+    return f" {share_text(first.tail_share)} of them {what}, against {share_text(first.body_share)} of the normal ones."
 
 
 def queued_sentence(wait: tuple[int, int] | None) -> str:

@@ -58,6 +58,13 @@ def share_text(share: float) -> str:
     return "< 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
 
 
+def sigma_text(deviations: float) -> str:
+    """Standard deviations with their sign; thousands of them are no more telling than a hundred."""
+    if abs(deviations) > 99.5:
+        return "> 99 σ" if deviations > 0 else "< −99 σ"
+    return f"{'−' if deviations < -0.05 else '+' if deviations > 0.05 else ''}{abs(deviations):.1f} σ"
+
+
 def partly_text(what: str, looked_at: Thinned) -> str:
     """A sentence about what was not looked at, empty where all was; `what` begins it: `Waits are`."""
     if looked_at.whole:

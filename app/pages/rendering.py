@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse
 
 from analysis.ledger import Category
 from analysis.quantiles import Quantile
-from analysis.wording import count_text, duration_text, interval_text, number_text, share_text
+from analysis.wording import count_text, duration_text, interval_text, number_text, share_text, sigma_text
 from app import links
 from app.charts.categories import MEANINGS, NAMES
 from app.links import Scope, TraceQuery
@@ -193,6 +193,7 @@ def environment() -> Environment:
         count=count_text,
         number=number_text,
         share=share_text,
+        sigma=sigma_text,
         rate=rate_text,
         filesize_text=bytes_text,
         instant=instant_short,

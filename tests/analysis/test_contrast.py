@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from analysis.contrast_facts import is_symptom
-from analysis.reports import Contrasts
+from analysis.reports import Contrasts, EndpointReport
 from analysis.span import Kind
 from analysis.tail import endpoint_report
+from analysis.wording import share_text
 from app.otlp.attributes import AttributeValue
 from app.otlp.columns import Batch
 from tests.stored import Drawn, stored
@@ -51,9 +52,13 @@ def traffic(say: Callable[[int, bool, random.Random], Said], count: int = 600, s
     return drawn.batch()
 
 
-def found(batch: Batch) -> Contrasts:
+def report_on(batch: Batch) -> EndpointReport:
     with stored([batch]) as spans:
-        return endpoint_report(spans, "shop", "GET /").contrasts
+        return endpoint_report(spans, "shop", "GET /")
+
+
+def found(batch: Batch) -> Contrasts:
+    return report_on(batch).contrasts
 
 
 def test_the_value_that_makes_requests_slow_is_first_with_its_shares() -> None:
@@ -61,7 +66,12 @@ def test_the_value_that_makes_requests_slow_is_first_with_its_shares() -> None:
         tenant = "acme" if late or draws.random() < 0.1 else f"tenant-{number % 4}"
         return {"tenant.id": tenant, "user.id": f"u{number}", "colour": draws.choice(["red", "blue"])}, {}, "1"
 
-    (first, *rest) = found(traffic(say)).values
+    report = report_on(traffic(say))
+    (first, *rest) = report.contrasts.values
+    share = share_text(first.body_share)
+    assert report.sentence.endswith(
+        f" 100 % of them have tenant.id = acme in shop, against {share} of the normal ones."
+    )
     assert (first.service, first.key, first.value) == ("shop", "tenant.id", "acme")
     assert first.tail_share == 1.0
     assert first.body_share == pytest.approx(0.1, abs=0.08)
@@ -152,7 +162,9 @@ def test_calls_that_only_slow_requests_make_are_named() -> None:
             drawn.add("shop", "read", start + call, start + call + 1, kind=Kind.INTERNAL, parent=root, trace=number + 1)
         if late:
             drawn.add("shop", "refresh", start + 10, end - 1, kind=Kind.INTERNAL, parent=root, trace=number + 1)
-    contrasts = found(drawn.batch())
+    report = report_on(drawn.batch())
+    assert report.sentence.endswith(" 100 % of them call refresh from shop, against 0 % of the normal ones.")
+    contrasts = report.contrasts
     (row,) = contrasts.values
     assert (row.key, row.value, row.tail_share, row.body_share) == ("calls", "refresh", 1.0, 0.0)
     assert [(one.key, one.tail_median, one.body_median) for one in contrasts.numbers] == [("calls of read", 8, 2)]

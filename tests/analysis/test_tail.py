@@ -51,6 +51,10 @@ def test_two_per_cent_that_wait_300_ms_are_named_first_with_the_right_size() -> 
     assert first.difference_low_ns <= 300e6 <= first.difference_high_ns + 1e6
     assert report.ledger[0].category == Category.POOL
     assert report.ledger[0].label == "orders: pool of postgresql app"
+    # No normal request waits, so that 0.5 ms is the whole measure of what is usual.
+    assert report.ledger[0].z == pytest.approx(first.difference_ns / 0.5e6, rel=0.01)
+    database = next(row for row in report.ledger if row.category == Category.DATABASE)
+    assert abs(database.z) < 3
     assert "waiting for a connection (orders: pool of postgresql app)" in report.sentence
     assert report.sentence.startswith("1 % of requests take longer than")
     assert report.tail_quantile == 0.99

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.wording import count_text, duration_text, interval_text, share_text
+from analysis.wording import count_text, duration_text, interval_text, number_text, share_text, sigma_text
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,28 @@ def test_interval_counts_and_shares() -> None:
     assert share_text(0.624) == "62 %"
     assert share_text(0.001) == "< 1 %"
     assert share_text(0.0) == "0 %"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (8.0, "8"),
+        (1_234_567.0, "1\u2009234\u2009567"),
+        (0.25, "0.25"),
+        (-3.5, "-3.5"),
+        (12.3456, "12.3"),
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+        (1e18, "1e+18"),
+    ],
+)
+def test_numbers_of_unknown_unit(value: float, text: str) -> None:
+    assert number_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("deviations", "text"),
+    [(0.0, "0.0 σ"), (4.23, "+4.2 σ"), (-1.26, "−1.3 σ"), (2_000, "> 99 σ"), (-2_000, "< −99 σ"), (0.04, "0.0 σ")],
+)
+def test_deviations(deviations: float, text: str) -> None:
+    assert sigma_text(deviations) == text

@@ -75,6 +75,7 @@ def ledger_row(category: Category, body_ms: float, tail_ms: float, label: str = 
         round(tail_ms * MS),
         difference - 3 * MS,
         difference + 4 * MS,
+        difference / (2 * MS),
         (TRACE,),
     )
 
