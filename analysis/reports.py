@@ -173,6 +173,33 @@ class Contrasts:
 
 
 @dataclass(frozen=True)
+class PathStep:
+    """One call path on the critical paths of many requests; means over the requests of a cohort."""
+
+    service: str
+    name: str
+    """Endpoint of an entry span, else operation."""
+    category: Category
+    """Of most of its own time."""
+    depth: int
+    parent: int
+    """Place of the caller's step, -1 at the top."""
+    body_ns: int
+    tail_ns: int
+    """With all that is below it."""
+    body_own_ns: int
+    tail_own_ns: int
+
+    @property
+    def difference_ns(self) -> int:
+        return self.tail_ns - self.body_ns
+
+    @property
+    def own_difference_ns(self) -> int:
+        return self.tail_own_ns - self.body_own_ns
+
+
+@dataclass(frozen=True)
 class EndpointReport:
     """Why the tail of one endpoint is slow."""
 
@@ -195,6 +222,8 @@ class EndpointReport:
     """By difference, largest first; category totals are `category_rows`."""
     category_rows: tuple[LedgerRow, ...]
     contrasts: Contrasts
+    path: tuple[PathStep, ...]
+    """The critical paths of body and tail laid over each other, callers before what they call."""
     exemplars: tuple[Exemplar, ...]
     trust: tuple[str, ...]
     """How far to trust it: how many of how many were looked at, missing spans, too few requests …"""

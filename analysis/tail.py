@@ -11,6 +11,7 @@ from analysis.contrast_facts import facts_of
 from analysis.errors import NotFound
 from analysis.latency import endpoint_row, heat_map, latency_series
 from analysis.ledger import TimeKind
+from analysis.path_profile import path_profile
 from analysis.reports import Contrasts, EndpointReport, EndpointRow, Exemplar
 from analysis.sample import Sample, sample_endpoint
 from analysis.semantics import OperationClass
@@ -49,6 +50,7 @@ def endpoint_report(spans: Spans, service: str, endpoint: str) -> EndpointReport
         ledger=labels,
         category_rows=category_rows(accounted),
         contrasts=common,
+        path=path_profile(sample.tail, sample.body),
         exemplars=_exemplars(spans, row),
         trust=_trust(accounted),
     )

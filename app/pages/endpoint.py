@@ -13,6 +13,7 @@ from analysis.tail import endpoint_report
 from app.charts.latency import latency_figure
 from app.charts.ledger import difference_figure, ledger_figure
 from app.pages.context import Page
+from app.pages.icicle import icicles
 
 
 async def endpoint_page(page: Page) -> Response:
@@ -43,6 +44,7 @@ async def endpoint_page(page: Page) -> Response:
                 strict=True,
             )
         ),
+        icicles=icicles(report.path),
         findings=findings_at(found, service, endpoint),
     )
 

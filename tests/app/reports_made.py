@@ -21,6 +21,7 @@ from analysis.reports import (
     LedgerRow,
     NumberContrast,
     Overview,
+    PathStep,
     QueueRow,
     QueuesReport,
     RetriesReport,
@@ -122,6 +123,11 @@ def endpoint_report() -> EndpointReport:
                 NumberContrast("orders", "db.response.duration_ms", float("nan"), -3.5, 0.1, 1e-9, True),
             ),
             tested=1234,
+        ),
+        path=(
+            PathStep(HOSTILE, HOSTILE, Category.OWN_CODE, 0, -1, 20 * MS, 400 * MS, 1 * MS, 2 * MS),
+            PathStep("orders", HOSTILE, Category.POOL, 1, 0, 0, 300 * MS, 0, 300 * MS),
+            PathStep("orders", "SELECT 1", Category.DATABASE, 1, 0, 19 * MS, 98 * MS, 19 * MS, 98 * MS),
         ),
         exemplars=(
             Exemplar("p50", TRACE, 1, START, 20 * MS, failed=False),

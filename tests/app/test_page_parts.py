@@ -9,6 +9,7 @@ from analysis.reports import EndpointRow, FixesReport
 from analysis.trace_reports import TraceSpanRow
 from app.pages.attributes import attribute_rows
 from app.pages.fixes import paragraphs
+from app.pages.icicle import Icicle, icicles
 from app.pages.marks import kind_bar, sparkline, spreads
 from app.pages.rendering import interval_of, rate_text, saved_duration, value_with_unit
 from app.pages.verdict import verdict
@@ -177,3 +178,14 @@ def test_numbers_in_words() -> None:
     rates = [rate_text(rate) for rate in (12.345, 0.4, 0.005, 0.00001, 1e-10)]
     assert rates == ["12.3 /s", "24 /min", "18 /h", "0.864 /day", "< 0.01 /day"]
     assert [saved_duration(saved) for saved in (84_300_000, 0, -1_000_000)] == ["−84.3 ms", "no change", "+1.00 ms"]
+
+
+def test_icicles_are_on_one_scale_and_calls_lie_inside_their_callers() -> None:
+    steps = made.endpoint_report().path
+    normal, slow = icicles(steps)
+    assert (normal.total_ns, slow.total_ns) == (20_000_000, 400_000_000)
+    assert [(cell.x, cell.width, cell.y) for cell in slow.cells] == [(0, 100, 0), (0, 75, 24), (75, 24.5, 24)]
+    # Nobody waited for a connection: that call is not drawn, and the next takes its place.
+    assert [(cell.step.service, cell.x, cell.width) for cell in normal.cells[1:]] == [("orders", 0, 4.75)]
+    assert (normal.height, slow.height) == (48, 48)
+    assert icicles(()) == (Icicle((), 0, 0), Icicle((), 0, 0))
