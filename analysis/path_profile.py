@@ -105,9 +105,16 @@ def _path_of(top: _Path, node: Node, root: Node, paths: dict[int, _Path]) -> _Pa
         at = None if at is root else at.parent
     path = paths[id(at)] if at is not None else top
     for one in reversed(chain):
-        path = path.child((one.span.service, one.span.endpoint if one.is_entry else one.span.operation))
+        path = path.child((one.span.service, _name(one)))
         paths[id(one)] = path
     return path
+
+
+def _name(node: Node) -> str:
+    """Endpoint or operation; of a call its callee's, because addresses differ between replicas."""
+    if node.is_entry:
+        return node.span.endpoint
+    return f"→ {node.called}" if any(child.is_entry for child in node.children) else node.span.operation
 
 
 def _totals(top: _Path) -> dict[int, dict[bool, float]]:

@@ -178,7 +178,7 @@ class PathStep:
 
     service: str
     name: str
-    """Endpoint of an entry span, else operation."""
+    """Endpoint of an entry span, `→ service endpoint` of a call to another service, else operation."""
     category: Category
     """Of most of its own time."""
     depth: int

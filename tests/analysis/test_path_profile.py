@@ -51,6 +51,7 @@ def test_calls_stand_below_their_callers_in_order_of_time() -> None:
         (2, 2, "stock", Category.OWN_CODE, 39, 39),
         (3, 3, "stock", Category.DATABASE, 20, 20),
     ]
+    assert [step.name for step in steps] == ["GET /", "connect", "→ stock GET /stock", "GET /stock", "SELECT ?"]
     assert [step.own_difference_ns / MS for step in steps] == [0, 200, 0, 0, 0]
     assert steps[0].difference_ns == 200 * MS
 
