@@ -12,8 +12,9 @@ from analysis.errors import NotFound
 from analysis.latency import endpoint_row, heat_map, latency_series
 from analysis.ledger import TimeKind
 from analysis.path_profile import path_profile
-from analysis.reports import Contrasts, EndpointReport, EndpointRow, Exemplar
+from analysis.reports import EndpointReport, EndpointRow, Exemplar
 from analysis.sample import Sample, sample_endpoint
+from analysis.sampling import sampling_note
 from analysis.semantics import OperationClass
 from analysis.span import Spans
 from analysis.tail_sentence import queued_sentence, tail_sentence
@@ -37,7 +38,11 @@ def endpoint_report(spans: Spans, service: str, endpoint: str) -> EndpointReport
     accounted = account(sample)
     row = with_shares(found, accounted)
     labels = label_rows(accounted)
-    common = _contrasts(spans, sample)
+    # In the order of the draw, which is by hash: as good as any.
+    tail, body = sample.tail[:MAX_COMPARED], sample.body[:MAX_COMPARED]
+    facts = facts_of(spans, [*tail, *body])
+    slow, normal = facts[: len(tail)], facts[len(tail) :]
+    common = contrasts(slow, normal)
     return EndpointReport(
         row=row,
         sentence=tail_sentence(row, accounted, labels, common),
@@ -55,15 +60,8 @@ def endpoint_report(spans: Spans, service: str, endpoint: str) -> EndpointReport
         contrasts=common,
         path=path_profile(sample.tail, sample.body),
         exemplars=_exemplars(spans, row),
-        trust=_trust(accounted),
+        trust=_trust(accounted, sampling_note([f.adjusted_count for f in slow], [f.adjusted_count for f in normal])),
     )
-
-
-def _contrasts(spans: Spans, sample: Sample) -> Contrasts:
-    # In the order of the draw, which is by hash: as good as any.
-    tail, body = sample.tail[:MAX_COMPARED], sample.body[:MAX_COMPARED]
-    facts = facts_of(spans, [*tail, *body])
-    return contrasts(facts[: len(tail)], facts[len(tail) :])
 
 
 def _wait_before(spans: Spans, sample: Sample) -> tuple[int, int] | None:
@@ -112,7 +110,7 @@ def _nearest(spans: Spans, row: EndpointRow, label: str, order: str, value_ns: i
     ]
 
 
-def _trust(accounted: Accounted) -> tuple[str, ...]:
+def _trust(accounted: Accounted, sampled: str) -> tuple[str, ...]:
     sample = accounted.sample
     notes = [
         f"{count_text(len(sample.requests))} of {count_text(sample.total)} requests were looked at span by span, "
@@ -133,4 +131,4 @@ def _trust(accounted: Accounted) -> tuple[str, ...]:
     moved = sum(1 for request in sample.requests if any(n.startswith("moved by") for n in request.root.notes))
     if moved:
         notes.append(f"Clocks of hosts disagree; times of {count_text(moved)} of these requests were corrected.")
-    return tuple(notes)
+    return tuple([*notes, sampled] if sampled else notes)
