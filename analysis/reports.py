@@ -173,6 +173,27 @@ class Contrasts:
 
 
 @dataclass(frozen=True)
+class LatencyChange:
+    """A moment at which an endpoint's latency went to another level."""
+
+    quantile: float
+    at_ns: int
+    before_ns: int
+    after_ns: int
+    """Medians of the quantile's values in the buckets before and after, up to the next change."""
+    category: Category | None
+    """With the label the place whose mean time changed most with it; None where none stands out."""
+    label: str
+    growth_ns: int
+    versions: tuple[str, ...]
+    """`service version` of each version first seen at about that time."""
+
+    @property
+    def grew(self) -> bool:
+        return self.after_ns > self.before_ns
+
+
+@dataclass(frozen=True)
 class PathStep:
     """One call path on the critical paths of many requests; means over the requests of a cohort."""
 
@@ -217,6 +238,8 @@ class EndpointReport:
     sampled_tail: int
     sampled_body: int
     series: LatencySeries
+    changes: tuple[LatencyChange, ...]
+    """In order of time, at most 3."""
     heat_map: HeatMap
     ledger: tuple[LedgerRow, ...]
     """By difference, largest first; category totals are `category_rows`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from analysis.broker_waits import wait_before
+from analysis.change import latency_changes
 from analysis.cohorts import Accounted, account, category_rows, label_rows
 from analysis.contrast import contrasts
 from analysis.contrast_facts import facts_of
@@ -38,6 +39,7 @@ def endpoint_report(spans: Spans, service: str, endpoint: str) -> EndpointReport
     accounted = account(sample)
     row = with_shares(found, accounted)
     labels = label_rows(accounted)
+    series = latency_series(spans, service, endpoint)
     # In the order of the draw, which is by hash: as good as any.
     tail, body = sample.tail[:MAX_COMPARED], sample.body[:MAX_COMPARED]
     facts = facts_of(spans, [*tail, *body])
@@ -53,7 +55,8 @@ def endpoint_report(spans: Spans, service: str, endpoint: str) -> EndpointReport
         body_high_ns=sample.body_high_ns,
         sampled_tail=len(sample.tail),
         sampled_body=len(sample.body),
-        series=latency_series(spans, service, endpoint),
+        series=series,
+        changes=latency_changes(spans, series, accounted),
         heat_map=heat_map(spans, service, endpoint),
         ledger=labels,
         category_rows=category_rows(accounted),

@@ -107,10 +107,15 @@ def _opening(row: EndpointRow, tail_quantile: float, tail_from_ns: int) -> str:
 
 
 def _cause(cause: LedgerRow, difference: float, *, first: bool) -> str:
-    whose = cause.label.replace(" → ", " and ") if cause.category == Category.EDGE_GAP else cause.label
-    words = _PHRASES[cause.category].format(whose)
+    words = spent_words(cause.category, cause.label)
     share = share_text(cause.difference_ns / difference)
     return f"{duration_text(cause.difference_ns)} more {words} ({share}{' of the difference' if first else ''})"
+
+
+def spent_words(category: Category, label: str) -> str:
+    """What to say after a time: `waiting for a connection (orders: pool of postgresql)`."""
+    whose = label.replace(" → ", " and ") if category == Category.EDGE_GAP else label
+    return _PHRASES[category].format(whose)
 
 
 def _joined(parts: Sequence[str]) -> str:

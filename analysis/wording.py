@@ -53,6 +53,11 @@ def number_text(value: float) -> str:
     return f"{value:.3g}"
 
 
+def quantile_name(q: float) -> str:
+    """`p50`, `p99`, `p99.9`."""
+    return f"p{100 * q:.4g}"
+
+
 def share_text(share: float) -> str:
     """Whole per cent; what is there but below one half says so."""
     return "< 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"

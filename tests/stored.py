@@ -41,6 +41,8 @@ class Drawn:
     """Hand-made spans: `add` returns the span's id; times in milliseconds after `EPOCH_NS`."""
 
     records: list[tuple[str, str, str, SpanRecord]] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    """service.version by instance, where one has any."""
 
     def add(
         self,
@@ -87,7 +89,10 @@ class Drawn:
         """All spans; `relabel` renames every trace and span id."""
         builder = BatchBuilder()
         for service, instance, scope, record in self.records:
-            resource = builder.resource({"service.name": service, "service.instance.id": f"{service}-{instance}"})
+            said: dict[str, AttributeValue] = {"service.name": service, "service.instance.id": f"{service}-{instance}"}
+            if instance in self.versions:
+                said["service.version"] = self.versions[instance]
+            resource = builder.resource(said)
             copy = SpanRecord(
                 **{
                     **{name: getattr(record, name) for name in SpanRecord.__slots__},

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from analysis.reports import EndpointReport, HeatMap, LatencySeries
-from analysis.wording import duration_text
+from analysis.reports import EndpointReport, HeatMap, LatencyChange, LatencySeries
+from analysis.wording import duration_text, quantile_name
 from app.charts import Figure
 from app.charts.axes import duration_axis, epoch_ms, layout, ms, time_axis
 
@@ -19,6 +20,8 @@ def latency_figure(report: EndpointReport) -> Figure:
         _line(series, "p95", series.p95_ns, "dash", 1.5),
         _line(series, "p99", series.p99_ns, "solid", 2.5),
     ]
+    if report.changes:
+        lines.append(_changes(report, _shown_range(heat, series)))
     starts = series.start_ns or heat.start_ns or (0,)
     end_ns = starts[-1] + (series.bucket_ns or heat.bucket_ns or 1)
     return {
@@ -36,6 +39,28 @@ def _shown_range(heat: HeatMap, series: LatencySeries) -> list[int]:
     filled = [index for index, row in enumerate(heat.counts) if any(row)]
     edges = [heat.edges_ns[filled[0]], heat.edges_ns[filled[-1] + 1]] if filled else []
     return edges + [value for value in (*series.p50_ns, *series.p99_ns) if value is not None]
+
+
+def _changes(report: EndpointReport, shown_ns: Sequence[int]) -> dict[str, Any]:
+    """A vertical line where the level changed."""
+    low, high = max(ms(min(shown_ns, default=1)), 1e-6), ms(max(shown_ns, default=1))
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "change",
+        "x": [x for change in report.changes for x in (epoch_ms(change.at_ns), epoch_ms(change.at_ns), None)],
+        "y": [y for _ in report.changes for y in (low, high, None)],
+        "text": [text for words in map(_change_words, report.changes) for text in (words, words, "")],
+        "hoverinfo": "text",
+        "connectgaps": False,
+        "line": {"dash": "longdash", "width": 2},
+        "meta": {"colour": "accent"},
+    }
+
+
+def _change_words(change: LatencyChange) -> str:
+    values = f"from {duration_text(change.before_ns)} to {duration_text(change.after_ns)}"
+    return f"{quantile_name(change.quantile)} {values}"
 
 
 def _heat(heat: HeatMap) -> dict[str, Any]:

@@ -15,13 +15,21 @@ from starlette.responses import HTMLResponse
 
 from analysis.ledger import Category
 from analysis.quantiles import Quantile
-from analysis.wording import count_text, duration_text, interval_text, number_text, share_text, sigma_text
+from analysis.wording import (
+    count_text,
+    duration_text,
+    interval_text,
+    number_text,
+    quantile_name,
+    share_text,
+    sigma_text,
+)
 from app import links
 from app.charts.categories import MEANINGS, NAMES
 from app.links import Scope, TraceQuery
 from app.pages.attributes import attribute_rows
 from app.pages.marks import SPARK_HEIGHT, SPARK_WIDTH, kind_bar, kind_of, sparkline
-from app.pages.verdict import quantile_name
+from app.pages.verdict import change_sentence
 from app.resources import asset_folder
 from app.store.base import NO_DAMAGE, Damage, Dataset, Store
 
@@ -201,6 +209,7 @@ def environment() -> Environment:
         value=value_with_unit,
         interval=interval_of,
         quantile_name=quantile_name,
+        change_sentence=change_sentence,
         span_hex=links.span_text,
         kind=kind_name,
         attributes=attribute_rows,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.reports import EndpointRow, Finding, FixesReport, Overview
-from analysis.wording import count_text, duration_text, interval_text, share_text
+from analysis.reports import EndpointRow, Finding, FixesReport, LatencyChange, Overview
+from analysis.tail_sentence import spent_words
+from analysis.wording import count_text, duration_text, interval_text, quantile_name, share_text
 
 SLOW_FACTOR = 5
 """A p99 this many times the median is a tail worth a sentence."""
@@ -117,6 +118,17 @@ def _slowness(row: EndpointRow) -> float:
     return row.p99.value_ns / row.p50.value_ns
 
 
-def quantile_name(q: float) -> str:
-    """`p50`, `p99`, `p99.9`."""
-    return f"p{100 * q:.4g}"
+def change_sentence(change: LatencyChange) -> str:
+    """What changed, by how much, where the time went and which versions came: to follow the moment."""
+    went = "rose" if change.grew else "fell"
+    said = (
+        f"{quantile_name(change.quantile)} {went} from {duration_text(change.before_ns)} to "
+        f"{duration_text(change.after_ns)}."
+    )
+    if change.category is not None:
+        more = "more" if change.grew else "less"
+        where = spent_words(change.category, change.label)
+        said += f" The mean request spends {duration_text(abs(change.growth_ns))} {more} {where}."
+    if change.versions:
+        said += f" First seen at about that time: {', '.join(change.versions)}."
+    return said

@@ -17,6 +17,7 @@ from analysis.reports import (
     FixesReport,
     Gain,
     HeatMap,
+    LatencyChange,
     LatencySeries,
     LedgerRow,
     NumberContrast,
@@ -101,6 +102,10 @@ def endpoint_report() -> EndpointReport:
             (20 * MS, None, 21 * MS, 22 * MS),
             (90 * MS, None, None, 99 * MS),
             (None, None, None, 400 * MS),
+        ),
+        changes=(
+            LatencyChange(0.95, starts[1], 90 * MS, 99 * MS, Category.POOL, HOSTILE, 30 * MS, (HOSTILE,)),
+            LatencyChange(0.5, starts[3], 22 * MS, 20 * MS, None, "", 0, ()),
         ),
         heat_map=HeatMap(
             10**10, starts, (10 * MS, 20 * MS, 40 * MS, 80 * MS), ((30, 0, 20, 500), (10, 0, 9, 300), (0, 0, 1, 100))

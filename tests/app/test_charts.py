@@ -79,6 +79,17 @@ def test_lines_break_where_too_few_requests_carry_them() -> None:
     assert lines["requests"]["customdata"][0] == [30, 0, 20, 500]
 
 
+def test_changes_are_vertical_lines_with_their_words() -> None:
+    report = made.endpoint_report()
+    line = next(trace for trace in latency_figure(report)["data"] if trace["name"] == "change")
+    assert line["x"][0] == line["x"][1] == report.changes[0].at_ns / 1e6
+    assert line["x"][2] is line["y"][2] is None
+    assert line["text"][:3] == ["p95 from 90.0 ms to 99.0 ms"] * 2 + [""]
+    assert len(line["x"]) == len(line["y"]) == len(line["text"]) == 6
+    steady = latency_figure(replace(report, changes=()))
+    assert "change" not in {trace["name"] for trace in steady["data"]}
+
+
 def test_what_arrives_adds_up_and_what_never_came_is_not_drawn() -> None:
     series = self_report_made().ingest.recent
     traces = {trace["name"]: trace for trace in ingest_figure(series)["data"]}

@@ -12,7 +12,7 @@ from app.pages.fixes import paragraphs
 from app.pages.icicle import Icicle, icicles
 from app.pages.marks import kind_bar, sparkline, spreads
 from app.pages.rendering import interval_of, rate_text, saved_duration, value_with_unit
-from app.pages.verdict import verdict
+from app.pages.verdict import change_sentence, verdict
 from app.pages.waits import retry_sentence, wait_sentence
 from app.pages.waterfall import FIRST_ROWS, FOLD_KEEP, waterfall
 from tests.app import reports_made as made
@@ -189,3 +189,12 @@ def test_icicles_are_on_one_scale_and_calls_lie_inside_their_callers() -> None:
     assert [(cell.step.service, cell.x, cell.width) for cell in normal.cells[1:]] == [("orders", 0, 4.75)]
     assert (normal.height, slow.height) == (48, 48)
     assert icicles(()) == (Icicle((), 0, 0), Icicle((), 0, 0))
+
+
+def test_a_change_is_told_with_its_place_and_versions() -> None:
+    first, second = made.endpoint_report().changes
+    assert change_sentence(first) == (
+        f"p95 rose from 90.0 ms to 99.0 ms. The mean request spends 30.0 ms more waiting for a connection ({made.HOSTILE}). "
+        f"First seen at about that time: {made.HOSTILE}."
+    )
+    assert change_sentence(second) == "p50 fell from 22.0 ms to 20.0 ms."
