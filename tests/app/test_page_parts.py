@@ -194,7 +194,8 @@ def test_icicles_are_on_one_scale_and_calls_lie_inside_their_callers() -> None:
 def test_a_change_is_told_with_its_place_and_versions() -> None:
     first, second = made.endpoint_report().changes
     assert change_sentence(first) == (
-        f"p95 rose from 90.0 ms to 99.0 ms. The mean request spends 30.0 ms more waiting for a connection ({made.HOSTILE}). "
+        "p95 rose from 90.0 ms to 99.0 ms. "
+        f"The mean request spends 30.0 ms more waiting for a connection ({made.HOSTILE}). "
         f"First seen at about that time: {made.HOSTILE}."
     )
     assert change_sentence(second) == "p50 fell from 22.0 ms to 20.0 ms."
