@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from analysis.critical_path import critical_path
 from analysis.semantics import OperationClass
+from analysis.span import Kind
 from analysis.trace import Node
 
 LEAST_Z, MOST_Z = -3.0, 30.0
@@ -101,16 +102,23 @@ def times_of(roots: Iterable[Node]) -> Times:
 
 
 def _only_callee(node: Node) -> Node | None:
-    """The entry span of another service that is all that is below this one."""
+    """The entry span of another service that is all that is below this one.
+
+    Also where clocks put it outside of its call, but not a consumer: its producer's time is sending.
+    """
     if len(node.children) != 1:
         return None
     child = node.children[0]
-    return child if child.is_entry and child.awaited and child.span.service != node.span.service else None
+    called = child.awaited or node.span.kind == Kind.CLIENT
+    return child if called and child.is_entry and child.span.service != node.span.service else None
 
 
 def changes(usual: Times, now: Times) -> dict[str, Change]:
     """By service of the requests now, against the usual ones. An operation that is new counts with all of its time."""
-    known = _spreads(_by_operation(usual))
+    answering = {call.client: call.callee for call in usual.calls}
+    known = _spreads(
+        [*_stretches(usual, answering), *((call.callee, call.gap_ns + call.own_ns) for call in usual.calls)]
+    )
     shared_ns = _shared_by_calls(usual, now)
     deviations: dict[str, _Deviations] = defaultdict(_Deviations)
     costs: dict[str, float] = defaultdict(float)
@@ -121,14 +129,8 @@ def changes(usual: Times, now: Times) -> dict[str, Change]:
         if spread is not None:
             deviations[operation[0]].add(spread.z(value_ns), 1)
 
-    answering = {call.client: call.callee for call in usual.calls}
-    for stretch in now.stretches:
-        callee = answering.get(stretch.operation)
-        if callee is not None and stretch.own_ns:
-            # A call that nobody answered.
-            add(callee, stretch.own_ns)
-        else:
-            add(stretch.operation, stretch.own_ns)
+    for operation, own_ns in _stretches(now, answering):
+        add(operation, own_ns)
     for call in now.calls:
         caller = call.client[0]
         moved_ns = min(shared_ns[caller], call.gap_ns)
@@ -170,10 +172,15 @@ class _Spread(NamedTuple):
         return min(MOST_Z, max(LEAST_Z, (value_ns - self.mean_ns) / (self.deviation_ns + NOISE_NS)))
 
 
-def _by_operation(times: Times) -> Iterator[tuple[Operation, int]]:
-    yield from times.stretches
-    for call in times.calls:
-        yield call.callee, call.gap_ns + call.own_ns
+def _stretches(times: Times, answering: Mapping[Operation, Operation]) -> Iterator[tuple[Operation, int]]:
+    """What was no answered call, by operation; a call that nobody answered counts for whom it usually reaches."""
+    for stretch in times.stretches:
+        callee = answering.get(stretch.operation)
+        if callee is not None and stretch.own_ns:
+            yield stretch.operation, 0
+            yield callee, stretch.own_ns
+        else:
+            yield stretch.operation, stretch.own_ns
 
 
 def _spreads(values: Iterable[tuple[Operation, int]]) -> dict[Operation, _Spread]:
