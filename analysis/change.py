@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from analysis.change_suspects import clear_suspect
 from analysis.cohorts import Accounted
 from analysis.ledger import Category
 from analysis.reports import LatencyChange, LatencySeries
@@ -48,6 +49,7 @@ def latency_changes(spans: Spans, series: LatencySeries, accounted: Accounted) -
     kept.sort(key=lambda one: one[1])
     edges = [0, *(bucket for _, bucket, _, _ in kept), len(series.start_ns)]
     versions = _versions(spans) if kept else {}
+    endpoint = accounted.sample.service, accounted.sample.endpoint
     changes = []
     for place, (quantile, bucket, before_ns, after_ns) in enumerate(kept):
         at_ns = series.start_ns[bucket]
@@ -65,6 +67,7 @@ def latency_changes(spans: Spans, series: LatencySeries, accounted: Accounted) -
                 category=category,
                 label=label,
                 growth_ns=round(growth_ns),
+                suspect=clear_suspect(spans, *endpoint, first_ns, at_ns, last_ns),
                 versions=tuple(
                     f"{service} {version}"
                     for (service, version), since_ns in versions.items()

@@ -173,6 +173,22 @@ class Contrasts:
 
 
 @dataclass(frozen=True)
+class Suspect:
+    """One service, the more suspect the larger its score."""
+
+    service: str
+    z: float
+    """Mean over its spans and calls to it: how many standard deviations each took longer than usual, beyond chance."""
+    cost_ns: float
+    """By how much a request became longer for it."""
+    stops: float
+    """Share of the requests to it after which the calls that usually follow are missing."""
+    fails: float
+    """Share of the requests to it in which a failure began, beyond the usual."""
+    score: float
+
+
+@dataclass(frozen=True)
 class LatencyChange:
     """A moment at which an endpoint's latency went to another level."""
 
@@ -185,6 +201,8 @@ class LatencyChange:
     """With the label the place whose mean time changed most with it; None where none stands out."""
     label: str
     growth_ns: int
+    suspect: Suspect | None
+    """The service that the change points to, where one clearly does."""
     versions: tuple[str, ...]
     """`service version` of each version first seen at about that time."""
 

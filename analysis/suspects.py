@@ -8,8 +8,8 @@ cost alone ranks what is always large, and neither sees code that fails fast.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from analysis.reports import Suspect
 from analysis.suspect_structure import breaks, structure_of
 from analysis.suspect_times import Change, changes, times_of
 from analysis.trace import Node
@@ -20,22 +20,6 @@ _CLEAR_COST_SHARE = 0.2
 """Likewise a fifth of the usual request."""
 _BREAK_WEIGHT = 2.0
 """A service that breaks off all of its requests weighs as much as one that leads in deviation and in cost."""
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """One service, the more suspect the larger its score."""
-
-    service: str
-    z: float
-    """Mean over its spans and calls to it: how many standard deviations each took longer than usual, beyond chance."""
-    cost_ns: float
-    """By how much a request became longer for it."""
-    stops: float
-    """Share of the requests to it after which the calls that usually follow are missing."""
-    fails: float
-    """Share of the requests to it in which a failure began, beyond the usual."""
-    score: float
 
 
 def suspects(usual: Sequence[Node], now: Sequence[Node]) -> tuple[Suspect, ...]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.reports import EndpointRow, Finding, FixesReport, LatencyChange, Overview
+from analysis.reports import EndpointRow, Finding, FixesReport, LatencyChange, Overview, Suspect
 from analysis.tail_sentence import spent_words
-from analysis.wording import count_text, duration_text, interval_text, quantile_name, share_text
+from analysis.wording import count_text, duration_text, interval_text, quantile_name, share_text, sigma_text
 
 SLOW_FACTOR = 5
 """A p99 this many times the median is a tail worth a sentence."""
@@ -129,6 +129,19 @@ def change_sentence(change: LatencyChange) -> str:
         more = "more" if change.grew else "less"
         where = spent_words(change.category, change.label)
         said += f" The mean request spends {duration_text(abs(change.growth_ns))} {more} {where}."
+    if change.suspect is not None:
+        said += f" {_suspected(change.suspect)}"
     if change.versions:
         said += f" First seen at about that time: {', '.join(change.versions)}."
     return said
+
+
+def _suspected(suspect: Suspect) -> str:
+    evidence = []
+    if suspect.cost_ns > 0 and suspect.z > 0:
+        evidence.append(f"{duration_text(suspect.cost_ns)} more a request, {sigma_text(suspect.z)} beyond the usual")
+    if suspect.stops > 0:
+        evidence.append(f"usual calls are missing after {share_text(suspect.stops)} of the requests to it")
+    if suspect.fails > 0:
+        evidence.append(f"failures begin in {share_text(suspect.fails)} of the requests to it")
+    return f"The service at fault is most likely {suspect.service}: {'; '.join(evidence)}."

@@ -105,9 +105,45 @@ def test_the_change_names_what_grew() -> None:
     assert change.category == Category.DATABASE
     assert change.label.startswith("shop → postgresql")
     assert change.growth_ns / MS == pytest.approx(59, rel=0.05)
+    assert change.suspect is not None
+    assert change.suspect.service == "shop"
     assert (change.after_ns - change.before_ns) / MS == pytest.approx(59, rel=0.05)
 
 
 def test_steady_traffic_has_no_change() -> None:
     with stored([traffic(lambda at: 3.0)]) as spans:
         assert endpoint_report(spans, "shop", "GET /").changes == ()
+
+
+@pytest.mark.parametrize("service", ["stock", "price"])
+def test_the_change_points_to_the_service_at_fault(service: str) -> None:
+    draws = random.Random(5)
+    drawn = Drawn()
+    for number in range(1_500):
+        late = number >= 700
+        start = at = number * 400.0
+        root_id = len(drawn.records) + 1
+        calls = {"stock": draws.uniform(8, 12), "price": draws.uniform(8, 12)}
+        calls[service] += 40 if late else 0
+        end = start + sum(calls.values()) + 6
+        drawn.add("shop", "GET /", start, end, kind=Kind.SERVER, trace=number + 1)
+        for callee, took in calls.items():
+            client = drawn.add("shop", f"ask {callee}", at + 1, at + 2 + took, parent=root_id, trace=number + 1)
+            drawn.add(
+                callee,
+                "answer",
+                at + 1.5,
+                at + 1.5 + took,
+                kind=Kind.SERVER,
+                parent=client,
+                remote=True,
+                trace=number + 1,
+            )
+            at += took + 2
+    with stored([drawn.batch()]) as spans:
+        (change,) = endpoint_report(spans, "shop", "GET /").changes
+    assert change.suspect is not None
+    assert change.suspect.service == service
+    assert change.suspect.cost_ns / MS == pytest.approx(40, rel=0.05)
+    assert change.category == Category.OWN_CODE
+    assert change.label == service

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from analysis.reports import Suspect
 from analysis.span import Kind, Span
-from analysis.suspects import Suspect, suspects
+from analysis.suspects import suspects
 from analysis.trace import Node, build_trace
 from tests.random_traces import span
 

@@ -28,6 +28,7 @@ from analysis.reports import (
     RetriesReport,
     RetryEdge,
     ServiceEdge,
+    Suspect,
     ValueContrast,
 )
 from analysis.trace_reports import SpanDetail, TraceList, TraceListRow, TraceReport, TraceSpanRow
@@ -104,8 +105,18 @@ def endpoint_report() -> EndpointReport:
             (None, None, None, 400 * MS),
         ),
         changes=(
-            LatencyChange(0.95, starts[1], 90 * MS, 99 * MS, Category.POOL, HOSTILE, 30 * MS, (HOSTILE,)),
-            LatencyChange(0.5, starts[3], 22 * MS, 20 * MS, None, "", 0, ()),
+            LatencyChange(0.95, starts[1], 90 * MS, 99 * MS, Category.POOL, HOSTILE, 30 * MS, None, (HOSTILE,)),
+            LatencyChange(
+                0.5,
+                starts[3],
+                22 * MS,
+                20 * MS,
+                None,
+                "",
+                0,
+                Suspect(HOSTILE, z=4.2, cost_ns=30e6, stops=0.25, fails=0.5, score=3.0),
+                (),
+            ),
         ),
         heat_map=HeatMap(
             10**10, starts, (10 * MS, 20 * MS, 40 * MS, 80 * MS), ((30, 0, 20, 500), (10, 0, 9, 300), (0, 0, 1, 100))

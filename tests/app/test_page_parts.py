@@ -198,4 +198,8 @@ def test_a_change_is_told_with_its_place_and_versions() -> None:
         f"The mean request spends 30.0 ms more waiting for a connection ({made.HOSTILE}). "
         f"First seen at about that time: {made.HOSTILE}."
     )
-    assert change_sentence(second) == "p50 fell from 22.0 ms to 20.0 ms."
+    assert change_sentence(second) == (
+        f"p50 fell from 22.0 ms to 20.0 ms. The service at fault is most likely {made.HOSTILE}: "
+        "30.0 ms more a request, +4.2 σ beyond the usual; usual calls are missing after 25 % of the requests to it; "
+        "failures begin in 50 % of the requests to it."
+    )

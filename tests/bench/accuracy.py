@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.reports import Suspect
 from analysis.sample import linked_traces
 from analysis.span import Window
-from analysis.suspects import Suspect, suspects
+from analysis.suspects import suspects
 from analysis.trace import Node
 from app.formats.importing import read_file
 from app.store import open_store
