@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
 
@@ -102,6 +103,15 @@ class GrpcReceiver:
         left_s = context.time_remaining()
         timeout_s = _COMMIT_TIMEOUT_S if left_s is None else min(_COMMIT_TIMEOUT_S, left_s - _ANSWER_RESERVE_S)
         timeout_s = max(timeout_s, 0.01)
+        answer = await self._answered(other_signal, body, timeout_s)
+        if not isinstance(answer, bytes):
+            # An abort is an exception that knows its call, and the call knows it: with the frames that it came through
+            # it is freed by the garbage collector only. A flood kept 100 MiB of refused bodies alive that way.
+            del body
+            await _abort(context, answer)
+        return answer
+
+    async def _answered(self, other_signal: OtherSignal | None, body: bytes, timeout_s: float) -> bytes | _Refusal:
         try:
             if other_signal:
                 await self._ingest.other_signals.submit(
@@ -110,33 +120,40 @@ class GrpcReceiver:
                 return bytes(not_kept_response().SerializeToString())
             tally = await self._ingest.submit(body, media="protobuf", encoding="", timeout_s=timeout_s)
         except BadPayload as error:
-            await _abort(context, Code.INVALID_ARGUMENT, str(error), field="body")
+            return _Refusal(Code.INVALID_ARGUMENT, str(error), field="body")
         except PayloadTooLarge as error:
-            await _abort(context, Code.RESOURCE_EXHAUSTED, str(error))
+            return _Refusal(Code.RESOURCE_EXHAUSTED, str(error))
         except Overloaded as error:
-            await _abort(context, Code.UNAVAILABLE, str(error), retry_after_s=min(max(error.retry_after_s, 1), 3))
+            return _Refusal(Code.UNAVAILABLE, str(error), retry_after_s=min(max(error.retry_after_s, 1), 3))
         except IngestError as error:
             _LOG.error("%s were not taken: %s", other_signal or "traces", error)
-            await _abort(context, Code.INTERNAL, str(error))
+            return _Refusal(Code.INTERNAL, str(error))
         except Exception:  # noqa: BLE001 - every sender is answered
             bug = uuid.uuid4().hex[:12]
             _LOG.exception("bug %s while receiving %s over gRPC", bug, other_signal or "traces")
-            await _abort(context, Code.INTERNAL, f"Spanwise failed on this request; its log has it under {bug}.")
+            return _Refusal(Code.INTERNAL, f"Spanwise failed on this request; its log has it under {bug}.")
         return bytes(export_response(tally).SerializeToString())
 
 
-async def _abort(
-    context: grpc.aio.ServicerContext[bytes, bytes], code: int, message: str, *, field: str = "", retry_after_s: int = 0
-) -> NoReturn:
+@dataclass(frozen=True)
+class _Refusal:
+    code: int
+    message: str
+    field: str = ""
+    retry_after_s: int = 0
+
+
+async def _abort(context: grpc.aio.ServicerContext[bytes, bytes], refusal: _Refusal) -> NoReturn:
     if context.done():
         # Its deadline passed or the sender left: there is nobody to tell, and abort would raise an error of its own.
         raise asyncio.CancelledError
-    answer = status(code, message, field=field, retry_after_s=retry_after_s)
+    retry_after_s = refusal.retry_after_s
+    answer = status(refusal.code, refusal.message, field=refusal.field, retry_after_s=retry_after_s)
     trailers = [("grpc-status-details-bin", answer.SerializeToString())]
     if retry_after_s:
         # The Python exporter looks here, others into the details above.
         trailers.append(("google.rpc.retryinfo-bin", retry_info(retry_after_s).SerializeToString()))
-    await context.abort(_GRPC_CODES[code], answer.message, tuple(trailers))
+    await context.abort(_GRPC_CODES[refusal.code], answer.message, tuple(trailers))
     raise AssertionError("abort raises")
 
 

@@ -132,7 +132,8 @@ def test_what_is_too_much_is_refused_and_what_was_taken_is_stored(server: Server
     # Beyond what an idle server holds: the database's limit, the queue as bodies, columns and on its way between
     # processes, and 24 senders' connections with what allocators keep for each.
     assert max(held) - idle_bytes < DATABASE_BYTES + 8 * QUEUE_BYTES + 24 * MIB + 32 * MIB
-    assert max(held[10:]) - max(held[:10]) < 48 * MIB
+    # Memory comes and goes in steps of 40 MiB with the database's own; at its emptiest it stays where it was.
+    assert min(held[10:]) - min(held[:10]) < 48 * MIB
     assert "Traceback" not in server.log.read_text()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import time
 from collections.abc import Callable, Iterator
@@ -183,3 +184,49 @@ def test_a_port_that_is_taken_is_said_so(server: Server) -> None:
 
     with pytest.raises(CannotListen, match=f"127.0.0.1:{server.grpc_port} is in use"):
         asyncio.run(start())
+
+
+class _Call:
+    """What an aborted call is to its abort: each knows the other."""
+
+    error: Exception
+
+    def time_remaining(self) -> None:
+        return None
+
+    def done(self) -> bool:
+        return False
+
+    async def abort(self, *_: object) -> None:
+        self.error = RuntimeError("aborted")
+        raise self.error
+
+
+class _Full:
+    async def submit(self, _body: bytes, **_: object) -> Tally:
+        raise Overloaded("the queue is full", 2)
+
+
+class _Body(bytes):
+    freed = 0
+
+    def __del__(self) -> None:
+        _Body.freed += 1
+
+
+def test_a_refused_body_goes_with_its_call_and_does_not_wait_for_the_garbage_collector() -> None:
+    receiver, calls = GrpcReceiver.__new__(GrpcReceiver), [_Call() for _ in range(5)]
+    receiver._ingest = _Full()  # type: ignore[assignment]
+
+    async def scenario() -> None:
+        for one in calls:
+            with suppress(RuntimeError):
+                await receiver._export(None, _Body(b"spans"), one)
+
+    gc.disable()
+    try:
+        asyncio.run(scenario())
+        assert [str(one.error) for one in calls] == ["aborted"] * 5
+        assert _Body.freed == 5
+    finally:
+        gc.enable()
