@@ -14,8 +14,8 @@ import numpy as np
 
 from analysis.change_suspects import clear_suspect
 from analysis.cohorts import Accounted
+from analysis.endpoint_reports import LatencyChange, LatencySeries
 from analysis.ledger import Category
-from analysis.reports import LatencyChange, LatencySeries
 from analysis.span import Spans
 
 MIN_BUCKETS = 20

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.reports import Suspect
+from analysis.endpoint_reports import Suspect
 from analysis.sample import linked_traces
 from analysis.span import Spans
 from analysis.suspects import suspects

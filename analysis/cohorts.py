@@ -9,8 +9,8 @@ import numpy as np
 
 from analysis.accounting import bookings, request_ledger
 from analysis.draw import BODY
+from analysis.endpoint_reports import LedgerRow
 from analysis.ledger import TIME_KINDS, Category, Ledger, TimeKind
-from analysis.reports import LedgerRow
 from analysis.sample import Sample, SampledRequest
 from analysis.suspect_times import NOISE_NS
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from analysis.contrast_facts import CALLS, Facts, Place, is_symptom
-from analysis.reports import Contrasts, NumberContrast, ValueContrast
+from analysis.endpoint_reports import Contrasts, NumberContrast, ValueContrast
 from analysis.significance import false_discovery_rates, larger, more_often
 
 MIN_COHORT = 10

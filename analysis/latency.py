@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from analysis.endpoint_reports import HeatMap, LatencySeries
 from analysis.grouped import bucket_size_ns, bucket_starts_ns, group_quantiles
-from analysis.reports import EndpointRow, HeatMap, LatencySeries
+from analysis.reports import EndpointRow
 from analysis.span import Spans
 
 SPARKLINE_PARTS = 24

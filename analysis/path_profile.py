@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from analysis.accounting import bookings
+from analysis.endpoint_reports import PathStep
 from analysis.ledger import Category
-from analysis.reports import PathStep
 from analysis.sample import SampledRequest
 from analysis.trace import Node
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.reports import Suspect
+from analysis.endpoint_reports import Suspect
 from analysis.suspect_structure import breaks, structure_of
 from analysis.suspect_times import Change, changes, times_of
 from analysis.trace import Node

@@ -9,11 +9,12 @@ from analysis.change import latency_changes
 from analysis.cohorts import Accounted, account, category_rows, label_rows
 from analysis.contrast import contrasts
 from analysis.contrast_facts import facts_of
+from analysis.endpoint_reports import EndpointReport, Exemplar
 from analysis.errors import NotFound
 from analysis.latency import endpoint_row, heat_map, latency_series
 from analysis.ledger import TimeKind
 from analysis.path_profile import path_profile
-from analysis.reports import EndpointReport, EndpointRow, Exemplar
+from analysis.reports import EndpointRow
 from analysis.sample import Sample, sample_endpoint
 from analysis.sampling import sampling_note
 from analysis.semantics import OperationClass

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from analysis.cohorts import THE_REST, Accounted
 from analysis.contrast_facts import CALLS
+from analysis.endpoint_reports import Contrasts, LedgerRow
 from analysis.ledger import Category
 from analysis.quantiles import quantile
-from analysis.reports import Contrasts, EndpointRow, LedgerRow
+from analysis.reports import EndpointRow
 from analysis.wording import count_text, duration_text, interval_text, share_text
 
 MIN_SHARE = 0.1

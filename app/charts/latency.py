@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.reports import EndpointReport, HeatMap, LatencyChange, LatencySeries
+from analysis.endpoint_reports import EndpointReport, HeatMap, LatencyChange, LatencySeries
 from analysis.wording import duration_text, quantile_name
 from app.charts import Figure
 from app.charts.axes import duration_axis, epoch_ms, layout, ms, time_axis

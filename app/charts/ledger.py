@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from analysis.reports import EndpointReport, LedgerRow
+from analysis.endpoint_reports import EndpointReport, LedgerRow
 from analysis.wording import duration_text, interval_text
 from app.charts import Figure
 from app.charts.axes import duration_axis, label, layout, ms

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.reports import PathStep
+from analysis.endpoint_reports import PathStep
 from app.pages.marks import per_cent
 
 ROW = 24

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.reports import EndpointRow, Finding, FixesReport, LatencyChange, Overview, Suspect
+from analysis.endpoint_reports import LatencyChange, Suspect
+from analysis.reports import EndpointRow, Finding, FixesReport, Overview
 from analysis.tail_sentence import spent_words
 from analysis.wording import count_text, duration_text, interval_text, quantile_name, share_text, sigma_text
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from analysis.contrast_facts import is_symptom
-from analysis.reports import Contrasts, EndpointReport
+from analysis.endpoint_reports import Contrasts, EndpointReport
 from analysis.span import Kind
 from analysis.tail import endpoint_report
 from analysis.wording import share_text

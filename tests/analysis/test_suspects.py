@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from analysis.reports import Suspect
+from analysis.endpoint_reports import Suspect
 from analysis.span import Kind, Span
 from analysis.suspects import suspects
 from analysis.trace import Node, build_trace

@@ -9,11 +9,11 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
+from analysis.endpoint_reports import EndpointReport
 from analysis.errors import NotFound
 from analysis.fixes import fixes
 from analysis.ledger import Category
 from analysis.queueing import queue_waits
-from analysis.reports import EndpointReport
 from analysis.span import Kind
 from analysis.tail import endpoint_report
 from analysis.wording import duration_text

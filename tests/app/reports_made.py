@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from analysis.ledger import Category, Slice
-from analysis.quantiles import Quantile
-from analysis.reports import (
-    AttemptOutcome,
+from analysis.endpoint_reports import (
     Contrasts,
-    EndpointProfile,
     EndpointReport,
-    EndpointRow,
-    Evidence,
     Exemplar,
-    Finding,
-    Fix,
-    FixesReport,
-    Gain,
     HeatMap,
     LatencyChange,
     LatencySeries,
     LedgerRow,
     NumberContrast,
-    Overview,
     PathStep,
+    Suspect,
+    ValueContrast,
+)
+from analysis.ledger import Category, Slice
+from analysis.quantiles import Quantile
+from analysis.reports import (
+    AttemptOutcome,
+    EndpointProfile,
+    EndpointRow,
+    Evidence,
+    Finding,
+    Fix,
+    FixesReport,
+    Gain,
+    Overview,
     QueueRow,
     QueuesReport,
     RetriesReport,
     RetryEdge,
     ServiceEdge,
-    Suspect,
-    ValueContrast,
 )
 from analysis.trace_reports import SpanDetail, TraceList, TraceListRow, TraceReport, TraceSpanRow
 

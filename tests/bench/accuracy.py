@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.reports import Suspect
+from analysis.endpoint_reports import Suspect
 from analysis.sample import linked_traces
 from analysis.span import Window
 from analysis.suspects import suspects
