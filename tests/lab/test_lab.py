@@ -55,13 +55,15 @@ def servers() -> Iterator[Servers]:
     yield from lent_servers()
 
 
-def run(servers: Servers, fault: str, protocol: str = "http/protobuf", semconv: str = "") -> Run:
+def run(
+    servers: Servers, fault: str, protocol: str = "http/protobuf", semconv: str = "", seconds: float = SECONDS
+) -> Run:
     """Run the lab for a few seconds against a capture server."""
     with Capture() as capture:
         with Lab(
             endpoint=capture.endpoint(protocol), fault=fault, protocol=protocol, semconv=semconv, servers=servers
         ) as lab:
-            load = lab.drive(seconds=SECONDS, rate=RATE_PER_S)
+            load = lab.drive(seconds=seconds, rate=RATE_PER_S)
             assert lab.wait_for_worker(30) == 0
             truth = lab.stop()
         return Run(capture.spans(), capture.protocols, load, lab.warm_up, truth)
@@ -130,7 +132,8 @@ def test_small_pool_over_grpc(servers: Servers) -> None:
 
 def test_retries_slow_consumer_and_blocked_loop(servers: Servers) -> None:
     """Failed calls are repeated at once, jobs wait behind one another, and a signature stops the event loop."""
-    seen = run(servers, "retry_no_backoff,slow_consumer,blocked_loop")
+    # Each twelfth signature blocks the loop: of some 20, as in the shorter runs, a busy machine once saw fewer than 12.
+    seen = run(servers, "retry_no_backoff,slow_consumer,blocked_loop", seconds=2 * SECONDS)
     children = seen.children()
     retried = 0
     backoffs_ms: list[float] = []
