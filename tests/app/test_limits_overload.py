@@ -137,6 +137,13 @@ def test_what_is_too_much_is_refused_and_what_was_taken_is_stored(server: Server
     assert "Traceback" not in server.log.read_text()
 
 
+def asked_to_retry(server: Server) -> set[str]:
+    """Who was refused and may send again."""
+    with server.client() as client:
+        refused = client.get("/api/ingest").json()["ingest"]["refusals"]
+    return {service for one in refused if one["asked_to_retry"] for service in one["services"]}
+
+
 @pytest.mark.parametrize("exporter", ["http/protobuf", "grpc"])
 def test_exporters_bring_in_every_refused_batch_when_the_load_is_over(server: Server, exporter: str) -> None:
     with ThreadPoolExecutor(1) as pool:
@@ -144,7 +151,9 @@ def test_exporters_bring_in_every_refused_batch_when_the_load_is_over(server: Se
             time.sleep(0.5)
             # Batches of 75 KB, too large for what the flood leaves free.
             sent = pool.submit(send_by_python, server, exporter, "patient", 1_000)
-            time.sleep(4)
+            deadline = time.monotonic() + 40
+            while "patient" not in asked_to_retry(server) and time.monotonic() < deadline:
+                time.sleep(0.2)
         logged = sent.result(60)
     assert "retrying" in logged.lower()
     counts, deadline = set[int](), time.monotonic() + 20
