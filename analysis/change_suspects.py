@@ -9,7 +9,7 @@ from analysis.suspects import suspects
 from analysis.trace import Node
 
 MOST = 150
-MIN_SIDE = 20
+MIN_REQUESTS = 20
 CLEAR_SCORE = 1.0
 CLEAR_FACTOR = 1.5
 """A suspect is named where it leads in deviation or cost and stands half above the next."""
@@ -43,7 +43,7 @@ def clear_suspect(spans: Spans, service: str, endpoint: str, first_ns: int, at_n
         node = traces[trace_id].nodes.get(int(span_id))
         if node is not None and node.span.service == service:
             sides[bool(later)].append(node)
-    if min(map(len, sides.values())) < MIN_SIDE:
+    if min(map(len, sides.values())) < MIN_REQUESTS:
         return None
     first, *rest = suspects(sides[False], sides[True])
     clear = first.score >= CLEAR_SCORE and (not rest or first.score >= CLEAR_FACTOR * rest[0].score)

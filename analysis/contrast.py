@@ -54,6 +54,7 @@ def contrasts(tail: Sequence[Facts], body: Sequence[Facts]) -> Contrasts:
     for one in values:
         one.tail = (one.members & ((1 << len(tail)) - 1)).bit_count()
         one.body = one.members.bit_count() - one.tail
+        # What is not worth a row still counts among what was compared: that only makes the rates stricter.
         if one.tail >= MIN_REQUESTS and one.tail / len(tail) - one.body / len(body) >= MIN_DIFFERENCE:
             one.p = more_often(one.tail, len(tail), one.body, len(body))
     compared = []

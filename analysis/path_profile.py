@@ -32,8 +32,8 @@ class _Path:
     own_ns: dict[bool, float] = field(default_factory=lambda: {True: 0.0, False: 0.0})
     """Mean time on the path in the step itself, of the tail (True) and of the body."""
     by_category: dict[Category, float] = field(default_factory=lambda: defaultdict(float))
-    begin_ns: float = 0.0
-    sections: int = 0
+    begins_sum_ns: float = 0.0
+    spans: int = 0
 
     def child(self, step: _Step) -> _Path:
         if step not in self.below:
@@ -42,7 +42,7 @@ class _Path:
 
     @property
     def begins_ns(self) -> float:
-        return self.begin_ns / max(self.sections, 1)
+        return self.begins_sum_ns / max(self.spans, 1)
 
 
 def path_profile(tail: Sequence[SampledRequest], body: Sequence[SampledRequest]) -> tuple[PathStep, ...]:
@@ -93,8 +93,8 @@ def _add(top: _Path, request: SampledRequest, slow: bool, share: float) -> None:
     for node in request.root.walk():
         if id(node) in paths:
             path = paths[id(node)]
-            path.begin_ns += node.start_ns - request.root.start_ns
-            path.sections += 1
+            path.begins_sum_ns += node.start_ns - request.root.start_ns
+            path.spans += 1
 
 
 def _path_of(top: _Path, node: Node, root: Node, paths: dict[int, _Path]) -> _Path:
