@@ -16,6 +16,7 @@ from analysis.change_suspects import clear_suspect
 from analysis.cohorts import Accounted
 from analysis.endpoint_reports import LatencyChange, LatencySeries
 from analysis.ledger import Category
+from analysis.sample import Sample
 from analysis.span import Spans
 
 MIN_BUCKETS = 20
@@ -34,7 +35,7 @@ _Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 _Rows = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
-def latency_changes(spans: Spans, series: LatencySeries, accounted: Accounted) -> tuple[LatencyChange, ...]:
+def latency_changes(spans: Spans, series: LatencySeries, accounted: Accounted[Sample]) -> tuple[LatencyChange, ...]:
     """Changes of p50 and p95 in order of time; one where both change at once, that of the larger ratio."""
     found = [
         (quantile, *one)
@@ -137,7 +138,7 @@ def _best_split(differences: _Rows) -> int:
     return MIN_SIDE + int(differences.argmax())
 
 
-def _grown(accounted: Accounted, times: tuple[int, int, int], grew: bool) -> tuple[Category | None, str, float]:
+def _grown(accounted: Accounted[Sample], times: tuple[int, int, int], grew: bool) -> tuple[Category | None, str, float]:
     """The place whose mean time changed most in the direction of the whole, of the sampled requests on both sides."""
     first_ns, at_ns, last_ns = times
     sums: dict[tuple[Category, str], list[float]] = defaultdict(lambda: [0.0, 0.0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from analysis.accounting import bookings, request_ledger
 from analysis.draw import BODY
 from analysis.endpoint_reports import LedgerRow
 from analysis.ledger import TIME_KINDS, Category, Ledger, TimeKind
+from analysis.region import ChosenSample
 from analysis.sample import Sample, SampledRequest
 from analysis.suspect_times import NOISE_NS
 
@@ -21,6 +23,7 @@ MAX_ROWS = 40
 MAX_TRACES = 5
 THE_REST = "everything else"
 
+_S = TypeVar("_S", Sample, ChosenSample)
 _Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 _Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 _KeyOf = Callable[[Category, str], tuple[Category, str]]
@@ -28,10 +31,10 @@ _ORDER = {category: position for position, category in enumerate(Category)}
 
 
 @dataclass(frozen=True, eq=False)
-class Accounted:
+class Accounted(Generic[_S]):
     """A sample with the ledger of each request, in the sample's order."""
 
-    sample: Sample
+    sample: _S
     ledgers: tuple[Ledger, ...]
 
     def of(self, *, tail: bool) -> list[tuple[SampledRequest, Ledger]]:
@@ -65,12 +68,12 @@ def _shares(times: Iterable[tuple[Category, float]]) -> dict[TimeKind, float]:
     return {kind: value / whole if whole else 0.0 for kind, value in totals.items()}
 
 
-def account(sample: Sample) -> Accounted:
+def account(sample: _S) -> Accounted[_S]:
     """The ledger of every sampled request."""
     return Accounted(sample, tuple(request_ledger(request.trace, request.root) for request in sample.requests))
 
 
-def label_rows(accounted: Accounted) -> tuple[LedgerRow, ...]:
+def label_rows(accounted: Accounted[_S]) -> tuple[LedgerRow, ...]:
     """One row a category and label, largest difference first; what is left after 40 rows is summed by category."""
     rows = _rows(accounted, lambda category, label: (category, label))
     if len(rows) <= MAX_ROWS:
@@ -79,13 +82,13 @@ def label_rows(accounted: Accounted) -> tuple[LedgerRow, ...]:
     return _rows(accounted, lambda category, label: (category, label if (category, label) in kept else THE_REST))
 
 
-def category_rows(accounted: Accounted) -> tuple[LedgerRow, ...]:
+def category_rows(accounted: Accounted[_S]) -> tuple[LedgerRow, ...]:
     """One row a category that occurs, in the order of `Category`."""
     rows = _rows(accounted, lambda category, label: (category, ""))
     return tuple(sorted(rows, key=lambda row: _ORDER[row.category]))
 
 
-def _rows(accounted: Accounted, key_of: _KeyOf) -> tuple[LedgerRow, ...]:
+def _rows(accounted: Accounted[_S], key_of: _KeyOf) -> tuple[LedgerRow, ...]:
     tail, body = accounted.of(tail=True), accounted.of(tail=False)
     keys: dict[tuple[Category, str], int] = {}
     for _, ledger in tail + body:
@@ -94,15 +97,7 @@ def _rows(accounted: Accounted, key_of: _KeyOf) -> tuple[LedgerRow, ...]:
     if not keys:
         return ()
     tail_ns, body_ns = _matrix(tail, keys, key_of), _matrix(body, keys, key_of)
-    sample = accounted.sample
-    everything = list(zip(sample.requests, accounted.ledgers, strict=True))
-    low, high = difference_interval(
-        np.array([request.duration_ns for request in sample.requests], dtype=np.float64),
-        np.array([request.weight for request in sample.requests], dtype=np.float64),
-        [request.stratum for request in sample.requests],
-        _matrix(everything, keys, key_of),
-        sample.tail_quantile,
-    )
+    low, high = _interval(accounted, tail_ns, body_ns, lambda pairs: _matrix(pairs, keys, key_of))
     tail_means, body_means = _means(tail_ns), _means(body_ns)
     body_deviations = body_ns.std(axis=0).tolist() if len(body_ns) else [0.0] * len(keys)
     rows = [
@@ -120,6 +115,24 @@ def _rows(accounted: Accounted, key_of: _KeyOf) -> tuple[LedgerRow, ...]:
     ]
     rows.sort(key=lambda row: (-row.difference_ns, _ORDER[row.category], row.label))
     return tuple(rows)
+
+
+def _interval(
+    accounted: Accounted[_S],
+    tail_ns: _Matrix,
+    body_ns: _Matrix,
+    matrix_of: Callable[[Sequence[tuple[SampledRequest, Ledger]]], _Matrix],
+) -> tuple[list[float], list[float]]:
+    sample = accounted.sample
+    if isinstance(sample, ChosenSample):
+        return two_sample_interval(tail_ns, body_ns)
+    return difference_interval(
+        np.array([request.duration_ns for request in sample.requests], dtype=np.float64),
+        np.array([request.weight for request in sample.requests], dtype=np.float64),
+        [request.stratum for request in sample.requests],
+        matrix_of(list(zip(sample.requests, accounted.ledgers, strict=True))),
+        sample.tail_quantile,
+    )
 
 
 def _matrix(
@@ -166,6 +179,21 @@ def difference_interval(
 
     draws = mean_between(tail_quantile, 1.0) - mean_between(*BODY)
     low, high = np.quantile(draws, (0.025, 0.975), axis=0)
+    return low.tolist(), high.tolist()
+
+
+def two_sample_interval(chosen: _Matrix, rest: _Matrix) -> tuple[list[float], list[float]]:
+    """95 % percentile bootstrap of mean(chosen) - mean(rest) for each column; each side is drawn on its own."""
+    if not len(chosen) or not len(rest):
+        return [0.0] * chosen.shape[1], [0.0] * chosen.shape[1]
+    random = np.random.default_rng(SEED)
+
+    def means(matrix: _Matrix) -> _Matrix:
+        drawn = random.multinomial(len(matrix), np.full(len(matrix), 1 / len(matrix)), size=DRAWS)
+        resampled: _Matrix = (drawn @ matrix) / len(matrix)
+        return resampled
+
+    low, high = np.quantile(means(chosen) - means(rest), (0.025, 0.975), axis=0)
     return low.tolist(), high.tolist()
 
 

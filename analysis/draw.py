@@ -122,11 +122,16 @@ def _drawn(spans: Spans, plans: Sequence[_Plan]) -> list[tuple[Any, ...]]:
     )
     caps = {plan.place: plan.caps for plan in plans}
     strata = [
-        _Stratum(int(place), int(stratum), int(members), caps[place][stratum])
+        Stratum(int(place), int(stratum), int(members), caps[place][stratum])
         for place, stratum, members in spans.rows(
             "select place, stratum, count(*) as n from strata group by place, stratum order by place, stratum"
         )
     ]
+    return draw_strata(spans, strata)
+
+
+def draw_strata(spans: Spans, strata: Sequence[Stratum]) -> list[tuple[Any, ...]]:
+    """(place, trace id, span id, stratum, members of the stratum) of the relation `strata`, by stratum and draw."""
     # Sorting all of 1.1 million requests by hash took 0.2 s: the lowest hashes are sought among the low ones first.
     drawn = _lowest(spans, strata, [stratum.enough for stratum in strata])
     if len(drawn) < sum(min(stratum.cap, stratum.members) for stratum in strata):
@@ -138,7 +143,9 @@ _ALL_HASHES = "g"
 """Above every hexadecimal digit."""
 
 
-class _Stratum(NamedTuple):
+class Stratum(NamedTuple):
+    """A part of the kept relation `strata` (place, trace_id, span_id, stratum): its size and how many to draw of it."""
+
     place: int
     number: int
     members: int
@@ -151,7 +158,7 @@ class _Stratum(NamedTuple):
         return f"{int(share * 2**48):012x}" if share < 1 else _ALL_HASHES
 
 
-def _lowest(spans: Spans, strata: Sequence[_Stratum], bounds: Sequence[str]) -> list[tuple[Any, ...]]:
+def _lowest(spans: Spans, strata: Sequence[Stratum], bounds: Sequence[str]) -> list[tuple[Any, ...]]:
     """Of each stratum the requests with the lowest hashes, as many as its cap, where they are below its bound."""
     return spans.rows(
         """

@@ -7,6 +7,27 @@ from dataclasses import dataclass
 from analysis.ledger import Category
 from analysis.reports import EndpointRow
 
+END_OF_TIME_NS = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Region:
+    """Requests that began from `from_ns` on and before `to_ns`, and took `low_ns` or longer but less than `high_ns`."""
+
+    from_ns: int = 0
+    to_ns: int = END_OF_TIME_NS
+    low_ns: int = 0
+    high_ns: int = END_OF_TIME_NS
+
+
+@dataclass(frozen=True)
+class Side:
+    """All requests of one side, not only the drawn ones."""
+
+    count: int
+    failed: int
+    p50_ns: int
+
 
 @dataclass(frozen=True)
 class LatencySeries:
@@ -211,3 +232,26 @@ class EndpointReport:
     exemplars: tuple[Exemplar, ...]
     trust: tuple[str, ...]
     """How far to trust it: how many of how many were looked at, missing spans, too few requests …"""
+
+
+@dataclass(frozen=True)
+class ChosenReport:
+    """What the requests in a region do that the endpoint's other requests do not.
+
+    In the ledger, the contrasts and the path `tail` is who was chosen and `body` is the rest.
+    """
+
+    service: str
+    endpoint: str
+    region: Region
+    chosen: Side
+    rest: Side
+    sentence: str
+    sampled_tail: int
+    sampled_body: int
+    ledger: tuple[LedgerRow, ...]
+    category_rows: tuple[LedgerRow, ...]
+    contrasts: Contrasts
+    path: tuple[PathStep, ...]
+    exemplars: tuple[Exemplar, ...]
+    trust: tuple[str, ...]

@@ -59,7 +59,7 @@ def _sample(draw: Draw, traces: Mapping[str, Trace]) -> Sample:
     requests = []
     for trace_id, span_id, stratum, members in draw.rows:
         trace = traces[trace_id]
-        root = _request_root(trace, span_id, draw.service)
+        root = request_root(trace, span_id, draw.service)
         if root is None:
             continue
         duration_ns = root.duration_ns
@@ -86,7 +86,8 @@ def _sample(draw: Draw, traces: Mapping[str, Trace]) -> Sample:
     )
 
 
-def _request_root(trace: Trace, span_id: int, service: str) -> Node | None:
+def request_root(trace: Trace, span_id: int, service: str) -> Node | None:
+    """The node of a drawn request; None where the trace has no such span of the service."""
     node = trace.nodes.get(span_id)
     if node is not None and node.span.service == service and node.span.request_class != RequestClass.NONE:
         return node

@@ -9,8 +9,9 @@ from analysis.change import latency_changes
 from analysis.cohorts import Accounted, account, category_rows, label_rows
 from analysis.contrast import contrasts
 from analysis.contrast_facts import facts_of
-from analysis.endpoint_reports import EndpointReport, Exemplar
+from analysis.endpoint_reports import EndpointReport
 from analysis.errors import NotFound
+from analysis.exemplars import exemplars
 from analysis.latency import endpoint_row, heat_map, latency_series
 from analysis.ledger import TimeKind
 from analysis.path_profile import path_profile
@@ -63,7 +64,7 @@ def endpoint_report(spans: Spans, service: str, endpoint: str) -> EndpointReport
         category_rows=category_rows(accounted),
         contrasts=common,
         path=path_profile(sample.tail, sample.body),
-        exemplars=_exemplars(spans, row),
+        exemplars=exemplars(spans, row),
         trust=_trust(accounted, sampling_note([f.adjusted_count for f in slow], [f.adjusted_count for f in normal])),
     )
 
@@ -75,7 +76,7 @@ def _wait_before(spans: Spans, sample: Sample) -> tuple[int, int] | None:
     return wait_before(spans, sample.service, sample.endpoint)
 
 
-def with_shares(row: EndpointRow, accounted: Accounted) -> EndpointRow:
+def with_shares(row: EndpointRow, accounted: Accounted[Sample]) -> EndpointRow:
     """The row with its shares of working, waiting and wasted time filled in from the sample."""
     shares = accounted.kind_shares()
     return replace(
@@ -86,35 +87,7 @@ def with_shares(row: EndpointRow, accounted: Accounted) -> EndpointRow:
     )
 
 
-def _exemplars(spans: Spans, row: EndpointRow) -> tuple[Exemplar, ...]:
-    wanted = [("p50", row.p50.value_ns), ("p95", row.p95.value_ns), ("p99", row.p99.value_ns)]
-    found: list[Exemplar] = []
-    for label, value_ns in wanted:
-        if value_ns is not None:
-            found.extend(_nearest(spans, row, label, "abs(duration_ns - $value_ns)", value_ns))
-    found.extend(_nearest(spans, row, "slowest", "-duration_ns + $value_ns", 0))
-    if row.errors:
-        found.extend(_nearest(spans, row, "error", "case when outcome = 'ok' then 1 else 0 end + $value_ns", 0))
-    return tuple(found)
-
-
-def _nearest(spans: Spans, row: EndpointRow, label: str, order: str, value_ns: int) -> list[Exemplar]:
-    rows = spans.rows(
-        f"""
-        select replace(trace_id::varchar, '-', ''), span_id, start_ns, duration_ns, outcome from requests
-        where service = $service and endpoint = $endpoint
-        order by {order}, start_ns, span_id limit 1
-        """,  # noqa: S608 - one of three constant orders
-        service=row.service,
-        endpoint=row.endpoint,
-        value_ns=value_ns,
-    )
-    return [
-        Exemplar(label, trace, span, start, duration, outcome != "ok") for trace, span, start, duration, outcome in rows
-    ]
-
-
-def _trust(accounted: Accounted, sampled: str) -> tuple[str, ...]:
+def _trust(accounted: Accounted[Sample], sampled: str) -> tuple[str, ...]:
     sample = accounted.sample
     notes = [
         f"{count_text(len(sample.requests))} of {count_text(sample.total)} requests were looked at span by span, "

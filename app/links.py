@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import quote, urlencode
 
+from analysis.endpoint_reports import Region
 from analysis.span import Window
 from app.store.base import LIVE, Dataset
 
@@ -155,6 +156,70 @@ class TraceQuery:
         return replace(self, offset=max(0, offset))
 
 
+def milliseconds_ns(name: str, text: str) -> int:
+    """Nanoseconds of a decimal number of milliseconds, 0 of an empty text; raises BadScope."""
+    if not text:
+        return 0
+    if not re.fullmatch(r"\d{1,9}(?:[.,]\d{1,6})?", text, re.ASCII):
+        raise BadScope(f"{name}={text!r} is not a number of milliseconds")
+    whole, _, part = text.replace(",", ".").partition(".")
+    return int(whole) * 1_000_000 + int(part.ljust(6, "0") or 0)
+
+
+def milliseconds_text(duration_ns: int) -> str:
+    """The number that `milliseconds_ns` reads back."""
+    whole, part = divmod(duration_ns, 1_000_000)
+    return f"{whole}.{part:06d}".rstrip("0").rstrip(".")
+
+
+REGION_PARAMETERS = ("began_from", "began_to", "min_ms", "max_ms")
+
+
+def region_query(region: Region) -> dict[str, str]:
+    """The parameters that `parse_region` reads back; bounds that exclude nothing are left out."""
+    ends = Region()
+    return {
+        name: text
+        for name, text, bound, open_end in (
+            ("began_from", instant_text(region.from_ns), region.from_ns, ends.from_ns),
+            ("began_to", instant_text(region.to_ns), region.to_ns, ends.to_ns),
+            ("min_ms", milliseconds_text(region.low_ns), region.low_ns, ends.low_ns),
+            ("max_ms", milliseconds_text(region.high_ns), region.high_ns, ends.high_ns),
+        )
+        if bound != open_end
+    }
+
+
+def parse_region(parameters: Mapping[str, str]) -> Region | None:
+    """The requests that a query string chooses by when they began and how long they took; None where it does not.
+
+    Raises BadScope.
+    """
+    given = {name: parameters.get(name, "").strip() for name in REGION_PARAMETERS}
+    if not any(given.values()):
+        return None
+    ends = Region()
+    region = Region(
+        parse_instant("began_from", given["began_from"]) if given["began_from"] else ends.from_ns,
+        parse_instant("began_to", given["began_to"]) if given["began_to"] else ends.to_ns,
+        milliseconds_ns("min_ms", given["min_ms"]),
+        milliseconds_ns("max_ms", given["max_ms"]) if given["max_ms"] else ends.high_ns,
+    )
+    check_region(region, given)
+    return region
+
+
+def check_region(region: Region, given: Mapping[str, str]) -> None:
+    """Raises BadScope where a region can hold nothing; `given` are its four bounds by name, in order, as written."""
+    (began_from, first), (began_to, last), (shortest, low), (longest, high) = given.items()
+    for name, text, bound, other_name, other_text, other in (
+        (began_from, first, region.from_ns, began_to, last, region.to_ns),
+        (shortest, low, region.low_ns, longest, high, region.high_ns),
+    ):
+        if bound >= other:
+            raise BadScope(f"“{name}” ({text or 0}) must be below “{other_name}” ({other_text})")
+
+
 def span_text(span_id: int) -> str:
     """A span id as 16 lower-case hex digits."""
     return f"{span_id:016x}"
@@ -171,8 +236,10 @@ def overview_url(scope: Scope) -> str:
     return _url("/", scope)
 
 
-def endpoint_url(scope: Scope, service: str, endpoint: str) -> str:
-    return _url("/endpoint", scope, service=service, endpoint=endpoint)
+def endpoint_url(scope: Scope, service: str, endpoint: str, region: Region | None = None) -> str:
+    """Why its tail is slow, or what the requests of a region do that the others do not."""
+    chosen = region_query(region) if region else {}
+    return _url("/endpoint", scope, service=service, endpoint=endpoint, **chosen)
 
 
 def queues_url(scope: Scope) -> str:

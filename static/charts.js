@@ -27,7 +27,11 @@
     return painted;
   };
 
-  const localTime = (value) => value - new Date(value).getTimezoneOffset() * 60000;
+  // Text, as the clock on the wall reads: numbers are moved by Plotly itself, by the offset once more.
+  const localTime = (value) => value === null ? null
+    : new Date(value - new Date(value).getTimezoneOffset() * 60000).toISOString().slice(0, -1);
+  // Plotly leaves out a time of midnight, and a date alone would be read as UTC.
+  const epochTime = (shown) => new Date(shown.length > 10 ? shown.replace(" ", "T") : `${shown}T00:00`).getTime();
 
   const axisStyle = (axis, narrow) => ({
     ...axis,
@@ -79,11 +83,43 @@
 
   const charts = [];
 
+  // A touch screen scrolls where a mouse would drag: there a tap chooses one cell.
+  const draggable = matchMedia("(pointer: fine)").matches;
+
   const draw = (chart) => {
     const [data, layout] = styled(chart.figure, chart.linear, chart.plot.clientWidth);
+    if (chart.brush) Object.assign(layout, { dragmode: draggable ? "select" : false, selectdirection: "any" });
     return Plotly.react(chart.plot, data, layout, { displayModeBar: false, responsive: true, showTips: false }).then(() => {
+      if (chart.brush && !chart.width) listen(chart);
       chart.plot.dataset.drawn = "true";
       chart.width = chart.plot.clientWidth;
+    });
+  };
+
+  // What was dragged over, or the cell that was clicked, becomes the region of the next page.
+  const listen = (chart) => {
+    const open = (times, durations) => {
+      const next = new URL(chart.brush, location.href);
+      next.searchParams.set("began_from", new Date(Math.floor(times[0])).toISOString());
+      next.searchParams.set("began_to", new Date(Math.ceil(times[1])).toISOString());
+      next.searchParams.set("min_ms", Math.max(durations[0], 0).toFixed(6));
+      next.searchParams.set("max_ms", durations[1].toFixed(6));
+      location.assign(next.href);
+    };
+    const ordered = (ends) => [...ends].sort((a, b) => a - b);
+    chart.plot.on("plotly_selected", (event) => {
+      if (!event || !event.range) return;
+      const times = ordered(event.range.x.map(epochTime)), durations = ordered(event.range.y.map(Number));
+      if (times[1] - times[0] >= 1 && durations[1] > durations[0]) open(times, durations);
+    });
+    // By the pixel, not by the point: where a percentile line crosses a cell, the nearest point is the line's.
+    chart.plot.on("plotly_click", ({ event }) => {
+      const { xaxis, yaxis } = chart.plot._fullLayout, { x, y } = chart.plot.getBoundingClientRect();
+      const heat = chart.figure.data.find((trace) => trace.type === "heatmap");
+      const at = epochTime(xaxis.p2d(event.clientX - x - xaxis._offset)), took = yaxis.p2d(event.clientY - y - yaxis._offset);
+      const column = heat.x.findLastIndex((start) => start <= at), row = heat.y.findLastIndex((edge) => edge <= took);
+      if (!heat.customdata[row] || !heat.customdata[row][column]) return;
+      open([heat.x[column], heat.x[column + 1]], [heat.y[row], heat.y[row + 1]]);
     });
   };
 
@@ -91,10 +127,12 @@
     const chart = {
       figure: JSON.parse(element.querySelector("script[type='application/json']").textContent),
       plot: element.querySelector("[data-plot]"),
+      brush: element.dataset.brush,
       linear: false,
       width: 0,
     };
     charts.push(chart);
+    if (chart.brush) document.querySelectorAll("[data-brush-hint]").forEach((hint) => { hint.hidden = false; });
     const button = element.querySelector("[data-axis-switch]");
     if (button) {
       button.hidden = false;

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from analysis.chosen import chosen_report
+from analysis.endpoint_reports import Region
 from analysis.fixes import fixes
 from analysis.overview import overview
 from analysis.queueing import queue_waits
@@ -13,7 +15,7 @@ from analysis.retries import retry_costs
 from analysis.search import TraceFilter, trace_list
 from analysis.tail import endpoint_report
 from analysis.trace_view import span_detail, trace_report
-from app.links import BadScope, parse_span
+from app.links import BadScope, check_region, parse_instant, parse_span
 
 MAX_ROWS = 1000
 _MAX_OFFSET = 1_000_000
@@ -55,6 +57,29 @@ def _endpoint(parameters: Mapping[str, str]) -> tuple[object, ...]:
     return _required(parameters, "service"), _required(parameters, "endpoint")
 
 
+_LONGEST_NS = 2**63 - 1
+_REGION = ("began_from", "began_to", "min_duration_ns", "max_duration_ns")
+
+
+def _region(parameters: Mapping[str, str]) -> Region:
+    given = {name: parameters.get(name, "") for name in _REGION}
+    ends = Region()
+    region = Region(
+        parse_instant("began_from", given["began_from"]) if given["began_from"] else ends.from_ns,
+        parse_instant("began_to", given["began_to"]) if given["began_to"] else ends.to_ns,
+        _number(parameters, "min_duration_ns", ends.low_ns, _LONGEST_NS),
+        _number(parameters, "max_duration_ns", ends.high_ns, _LONGEST_NS),
+    )
+    if region == ends:
+        raise BadScope("no request is chosen: give “began_from”, “began_to”, “min_duration_ns” or “max_duration_ns”")
+    check_region(region, given)
+    return region
+
+
+def _chosen(parameters: Mapping[str, str]) -> tuple[object, ...]:
+    return *_endpoint(parameters), _region(parameters)
+
+
 def _trace(parameters: Mapping[str, str]) -> tuple[object, ...]:
     return (_trace_id(parameters),)
 
@@ -64,13 +89,12 @@ def _span(parameters: Mapping[str, str]) -> tuple[object, ...]:
 
 
 def _traces(parameters: Mapping[str, str]) -> tuple[object, ...]:
-    longest_ns = 2**63 - 1
     try:
         wanted = TraceFilter(
             parameters.get("service", ""),
             parameters.get("endpoint", ""),
-            _number(parameters, "min_duration_ns", 0, longest_ns),
-            _number(parameters, "max_duration_ns", 0, longest_ns),
+            _number(parameters, "min_duration_ns", 0, _LONGEST_NS),
+            _number(parameters, "max_duration_ns", 0, _LONGEST_NS),
             parameters.get("errors_only") == "1",
             parameters.get("order", "slowest"),
         )
@@ -89,6 +113,13 @@ OPERATIONS = (
         "/api/endpoints", overview, (), _none, "Endpoints with counts, errors and quantiles; services and edges."
     ),
     Operation("/api/endpoint", endpoint_report, ("service", "endpoint"), _endpoint, "The tail of one endpoint."),
+    Operation(
+        "/api/chosen",
+        chosen_report,
+        ("service", "endpoint", *_REGION),
+        _chosen,
+        "Requests chosen by when they began and how long they took, against the endpoint's others.",
+    ),
     Operation("/api/queues", queue_waits, (), _none, "Where requests wait."),
     Operation("/api/retries", retry_costs, (), _none, "What retries cost."),
     Operation("/api/fixes", fixes, (), _none, "What to change first, with the gain that it should bring."),

@@ -6,14 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.endpoint_reports import EndpointReport, HeatMap, LatencyChange, LatencySeries
+from analysis.endpoint_reports import EndpointReport, HeatMap, LatencyChange, LatencySeries, Region
 from analysis.wording import duration_text, quantile_name
 from app.charts import Figure
 from app.charts.axes import duration_axis, epoch_ms, layout, ms, time_axis
 
 
-def latency_figure(report: EndpointReport) -> Figure:
-    """Heat map of duration over time with lines of p50, p95, p99; lines break where too few requests carry them."""
+def latency_figure(report: EndpointReport, chosen: Region | None = None) -> Figure:
+    """Heat map of duration over time with lines of p50, p95, p99; lines break where too few requests carry them.
+
+    A chosen region is framed.
+    """
     heat, series = report.heat_map, report.series
     lines = [
         _line(series, "p50", series.p50_ns, "dot", 1.5),
@@ -24,6 +27,8 @@ def latency_figure(report: EndpointReport) -> Figure:
         lines.append(_changes(report, _shown_range(heat, series)))
     starts = series.start_ns or heat.start_ns or (0,)
     end_ns = starts[-1] + (series.bucket_ns or heat.bucket_ns or 1)
+    if chosen is not None:
+        lines.append(_frame(chosen, starts[0], end_ns, _shown_range(heat, series)))
     return {
         "data": [_heat(heat), *lines],
         "layout": layout(
@@ -54,6 +59,23 @@ def _changes(report: EndpointReport, shown_ns: Sequence[int]) -> dict[str, Any]:
         "hoverinfo": "text",
         "connectgaps": False,
         "line": {"dash": "longdash", "width": 2},
+        "meta": {"colour": "accent"},
+    }
+
+
+def _frame(chosen: Region, start_ns: int, end_ns: int, shown_ns: Sequence[int]) -> dict[str, Any]:
+    """The outline of a region, as far as it is on the chart."""
+    left, right = (epoch_ms(min(max(at, start_ns), end_ns)) for at in (chosen.from_ns, chosen.to_ns))
+    lowest, highest = max(min(shown_ns, default=1), 1), max(max(shown_ns, default=1), 1)
+    low, high = (max(ms(min(max(at, lowest), highest)), 1e-6) for at in (chosen.low_ns, chosen.high_ns))
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "chosen",
+        "x": [left, right, right, left, left],
+        "y": [low, low, high, high, low],
+        "hoverinfo": "skip",
+        "line": {"width": 3},
         "meta": {"colour": "accent"},
     }
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from analysis.endpoint_reports import EndpointReport, LedgerRow
+from analysis.endpoint_reports import LedgerRow
 from analysis.wording import duration_text, interval_text
 from app.charts import Figure
 from app.charts.axes import duration_axis, label, layout, ms
 from app.charts.categories import NAMES, pattern
 
 
-def ledger_figure(report: EndpointReport) -> Figure:
-    """Two stacked bars, body and tail: the mean time a request spends in each category."""
-    rows = [row for row in report.category_rows if row.body_mean_ns or row.tail_mean_ns]
+def ledger_figure(category_rows: Sequence[LedgerRow], normal: str, slow: str) -> Figure:
+    """Two stacked bars, body and tail by their names: the mean time a request spends in each category."""
+    rows = [row for row in category_rows if row.body_mean_ns or row.tail_mean_ns]
     rows.sort(key=lambda row: list(NAMES).index(row.category))
     longest = max((sum(row.tail_mean_ns for row in rows), sum(row.body_mean_ns for row in rows)), default=0)
     return {
-        "data": [_part(row) for row in rows],
+        "data": [_part(row, normal, slow) for row in rows],
         "layout": layout(
             # Room for the legend's lines on a phone.
             210,
@@ -30,9 +31,9 @@ def ledger_figure(report: EndpointReport) -> Figure:
     }
 
 
-def difference_figure(report: EndpointReport, count: int = 8) -> Figure:
+def difference_figure(ledger: Sequence[LedgerRow], count: int = 8) -> Figure:
     """What a slow request spends more time in than a normal one: a bar a label with its 95 % interval."""
-    rows = [row for row in report.ledger if row.difference_ns > 0][:count]
+    rows = [row for row in ledger if row.difference_ns > 0][:count]
     names = [label(row.label) or NAMES[row.category] for row in rows]
     return {
         "data": [
@@ -61,7 +62,8 @@ def difference_figure(report: EndpointReport, count: int = 8) -> Figure:
             for index, (row, name) in enumerate(zip(rows, names, strict=True))
         ],
         "layout": layout(
-            56 + 28 * max(len(rows), 1),
+            # Below 112 pixels Plotly takes the room for the ticks from nowhere and cuts them off.
+            max(56 + 28 * len(rows), 112),
             bargap=0.35,
             barmode="overlay",
             xaxis={
@@ -83,19 +85,19 @@ def difference_figure(report: EndpointReport, count: int = 8) -> Figure:
     }
 
 
-def _part(row: LedgerRow) -> dict[str, Any]:
+def _part(row: LedgerRow, normal: str, slow: str) -> dict[str, Any]:
     name = NAMES[row.category]
     interval = interval_text(row.difference_low_ns, row.difference_high_ns)
     return {
         "type": "bar",
         "orientation": "h",
         "name": name,
-        "y": ["normal", "slow"],
+        "y": [normal, slow],
         "x": [ms(row.body_mean_ns), ms(row.tail_mean_ns)],
         "text": [f"{name} {duration_text(row.body_mean_ns)}", f"{name} {duration_text(row.tail_mean_ns)}"],
         "hovertext": [
-            f"{name} · {duration_text(row.body_mean_ns)} a normal request",
-            f"{name} · {duration_text(row.tail_mean_ns)} a slow request · difference {interval}",
+            f"{name} · {duration_text(row.body_mean_ns)} in the mean {normal} request",
+            f"{name} · {duration_text(row.tail_mean_ns)} in the mean {slow} request · difference {interval}",
         ],
         "hoverinfo": "text",
         "textposition": "none",

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from analysis.endpoint_reports import Region
 from analysis.ledger import Category
 from analysis.quantiles import Quantile
 from analysis.wording import (
@@ -63,8 +64,8 @@ class Links:
     def overview(self) -> str:
         return links.overview_url(self.scope)
 
-    def endpoint(self, service: str, endpoint: str) -> str:
-        return links.endpoint_url(self.scope, service, endpoint)
+    def endpoint(self, service: str, endpoint: str, region: Region | None = None) -> str:
+        return links.endpoint_url(self.scope, service, endpoint, region)
 
     def queues(self) -> str:
         return links.queues_url(self.scope)

@@ -11,7 +11,7 @@ from analysis.errors import NotFound
 from analysis.search import TraceFilter, trace_list
 from analysis.trace_reports import TraceReport
 from analysis.trace_view import span_detail, trace_report
-from app.links import BadScope, TraceQuery, parse_span, trace_url, traces_url
+from app.links import BadScope, TraceQuery, milliseconds_ns, parse_span, trace_url, traces_url
 from app.pages.context import Page
 from app.pages.marks import Bar, per_cent, slices_bar
 from app.pages.waterfall import ALL_ROWS, waterfall
@@ -27,8 +27,8 @@ async def traces_page(page: Page) -> Response:
     wanted = TraceFilter(
         query.service,
         query.endpoint,
-        _milliseconds("min_ms", query.min_ms),
-        _milliseconds("max_ms", query.max_ms),
+        milliseconds_ns("min_ms", query.min_ms),
+        milliseconds_ns("max_ms", query.max_ms),
         query.errors_only,
         query.order,
     )
@@ -78,15 +78,6 @@ def _query(page: Page) -> TraceQuery:
         order,
         int(offset),
     )
-
-
-def _milliseconds(name: str, text: str) -> int:
-    if not text:
-        return 0
-    if not re.fullmatch(r"\d{1,9}(?:[.,]\d{1,6})?", text, re.ASCII):
-        raise BadScope(f"{name}={text!r} is not a number of milliseconds")
-    whole, _, part = text.replace(",", ".").partition(".")
-    return int(whole) * 1_000_000 + int(part.ljust(6, "0") or 0)
 
 
 async def open_trace(page: Page) -> Response:

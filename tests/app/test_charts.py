@@ -11,6 +11,7 @@ from typing import Any
 import plotly.graph_objects
 import pytest
 
+from analysis.endpoint_reports import Region
 from app.charts import Figure
 from app.charts.axes import LABEL_CHARACTERS, duration_axis, label
 from app.charts.categories import MEANINGS, NAMES
@@ -24,8 +25,9 @@ from tests.app.self_report_made import self_report_made
 
 FIGURES = {
     "latency": lambda: latency_figure(made.endpoint_report()),
-    "ledger": lambda: ledger_figure(made.endpoint_report()),
-    "difference": lambda: difference_figure(made.endpoint_report()),
+    "chosen": lambda: latency_figure(made.endpoint_report(), Region(low_ns=1_000_000)),
+    "ledger": lambda: ledger_figure(made.endpoint_report().category_rows, "normal", "slow"),
+    "difference": lambda: difference_figure(made.endpoint_report().ledger),
     "queue": lambda: queue_figure(made.queue_row()),
     "attempts": lambda: attempts_figure(made.retry_edge()),
     "backoff": lambda: backoff_figure(made.retry_edge()),
@@ -90,6 +92,17 @@ def test_changes_are_vertical_lines_with_their_words() -> None:
     assert "change" not in {trace["name"] for trace in steady["data"]}
 
 
+def test_a_chosen_region_is_framed_as_far_as_it_is_on_the_chart() -> None:
+    report = made.endpoint_report()
+    first = report.series.start_ns[0]
+    figure = latency_figure(report, Region(first + report.series.bucket_ns, low_ns=90_000_000))
+    frame = next(trace for trace in figure["data"] if trace["name"] == "chosen")
+    assert frame["x"][0] == frame["x"][-1] == (first + report.series.bucket_ns) / 1e6
+    assert max(frame["x"]) == figure["layout"]["xaxis"]["range"][1]
+    assert min(frame["y"]) == 90.0
+    assert max(frame["y"]) == max(value for value in report.series.p99_ns if value) / 1e6
+
+
 def test_what_arrives_adds_up_and_what_never_came_is_not_drawn() -> None:
     series = self_report_made().ingest.recent
     traces = {trace["name"]: trace for trace in ingest_figure(series)["data"]}
@@ -104,7 +117,7 @@ def test_what_arrives_adds_up_and_what_never_came_is_not_drawn() -> None:
 
 def test_body_and_tail_add_up_to_their_means() -> None:
     report = made.endpoint_report()
-    traces = ledger_figure(report)["data"]
+    traces = ledger_figure(report.category_rows, "normal", "slow")["data"]
     assert sum(trace["x"][1] for trace in traces) == pytest.approx(
         sum(row.tail_mean_ns for row in report.category_rows) / 1e6
     )
@@ -113,7 +126,7 @@ def test_body_and_tail_add_up_to_their_means() -> None:
 
 
 def test_equal_labels_keep_their_own_bars() -> None:
-    figure = difference_figure(made.endpoint_report())
+    figure = difference_figure(made.endpoint_report().ledger)
     assert [trace["y"] for trace in figure["data"]] == [[0], [1]]
     assert figure["data"][0]["error_x"]["array"] == [4.0]
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.endpoint_reports import Region
 from analysis.span import Window
 from app import links
 from app.links import BadScope, Scope, TraceQuery, instant_text, parse_instant, parse_scope
@@ -91,9 +92,42 @@ def test_names_survive_the_way_through_a_url(service: str, endpoint: str) -> Non
     assert scope(urlsplit(address).query, dataset(0), dataset(3)) == Scope(3, "", 1, 2)
 
 
+@given(*(st.integers(0, 10**17) for _ in range(4)), st.tuples(*(st.booleans() for _ in range(4))))
+def test_a_region_survives_the_way_through_a_url(
+    start: int, duration: int, shortest: int, width: int, given_bounds: tuple[bool, ...]
+) -> None:
+    ends = Region()
+    bounds = (start, start + duration + 1, shortest % 10**12, shortest % 10**12 + width % 10**12 + 1)
+    open_ends = (ends.from_ns, ends.to_ns, ends.low_ns, ends.high_ns)
+    region = Region(
+        *(bound if is_given else end for bound, end, is_given in zip(bounds, open_ends, given_bounds, strict=True))
+    )
+    address = links.endpoint_url(Scope(3), "s", "e", region)
+    assert links.parse_region(dict(parse_qsl(urlsplit(address).query))) == (None if region == ends else region)
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("began_from=x", "began_from='x'"),
+        ("began_to=2026-02-30", "'2026-02-30'"),
+        ("began_from=2026-01-02&began_to=2026-01-01", "“began_to” (2026-01-01)"),
+        ("began_to=1970-01-01", "“began_from” (0)"),
+        ("min_ms=-1", "min_ms='-1'"),
+        ("min_ms=5&max_ms=5", "“max_ms” (5)"),
+        ("max_ms=0", "“max_ms” (0)"),
+    ],
+)
+def test_a_region_that_cannot_be_read_is_named(query: str, named: str) -> None:
+    with pytest.raises(BadScope) as caught:
+        links.parse_region(dict(parse_qsl(query)))
+    assert named in str(caught.value)
+
+
 EVERY = [
     links.overview_url(Scope(3)),
     links.endpoint_url(Scope(3), "s", "e"),
+    links.endpoint_url(Scope(3), "s", "e", Region(1, 2, 3, 4)),
     links.queues_url(Scope(3)),
     links.retries_url(Scope(3)),
     links.fixes_url(Scope(3)),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from analysis.endpoint_reports import Region
 from analysis.ledger import Category
 from analysis.reports import EndpointRow, FixesReport
 from analysis.trace_reports import TraceSpanRow
 from app.pages.attributes import attribute_rows
+from app.pages.endpoint import region_words
 from app.pages.fixes import paragraphs
 from app.pages.icicle import Icicle, icicles
 from app.pages.marks import kind_bar, sparkline, spreads
@@ -49,6 +51,23 @@ def test_few_requests_are_no_tail() -> None:
     said = verdict(made.overview_report(made.endpoint_row("orders", "GET /orders", 20, 900, count=12)), NOTHING)
     assert said.tone == "unsure"
     assert "12 requests" in said.text
+
+
+@pytest.mark.parametrize(
+    ("region", "words"),
+    [
+        (Region(low_ns=90_000_000), "took at least 90.0 ms"),
+        (Region(high_ns=90_000_000), "took less than 90.0 ms"),
+        (Region(to_ns=10**9), "began before 1970-01-01 00:00:01.000 UTC"),
+        (
+            Region(10**9, 2 * 10**9, 10**6, 2 * 10**6),
+            "began between 1970-01-01 00:00:01.000 UTC and 1970-01-01 00:00:02.000 UTC, "
+            "and took between 1.00 ms and 2.00 ms",
+        ),
+    ],
+)
+def test_words_of_a_region(region: Region, words: str) -> None:
+    assert region_words(region) == words
 
 
 def test_sentences_of_waits_and_retries() -> None:

@@ -160,6 +160,7 @@ def test_reports_answer_as_json(client: httpx.Client) -> None:
         "trace_id": trace_id,
         "span_id": span_id,
         "dataset": made,
+        "min_duration_ns": 1,
     }
     for each in reports:
         names = [name for name in each["parameters"] if name in fixed]
@@ -181,6 +182,10 @@ def test_the_longest_duration_may_be_asked_for(client: httpx.Client) -> None:
     [
         ("/api/endpoint", 400),
         ("/api/endpoint?service=a&endpoint=b", 404),
+        ("/api/chosen?service=a&endpoint=b", 400),
+        ("/api/chosen?service=a&endpoint=b&min_duration_ns=5&max_duration_ns=5", 400),
+        ("/api/chosen?service=a&endpoint=b&began_from=never", 400),
+        ("/api/chosen?service=a&endpoint=b&min_duration_ns=5", 404),
         ("/api/trace?trace_id=xyz", 400),
         (f"/api/trace?trace_id={'0' * 31}9", 404),
         ("/api/traces?limit=-1", 400),

@@ -85,12 +85,15 @@ class Visit:
         return int(self.page.evaluate("document.documentElement.scrollWidth - innerWidth"))
 
 
-def visit(browser: Browser, width: int = 1280, scheme: str = "light", scripts: bool = True) -> Visit:
-    """A fresh browser page of that width, theme and with or without JavaScript."""
+def visit(
+    browser: Browser, width: int = 1280, scheme: str = "light", scripts: bool = True, timezone: str | None = None
+) -> Visit:
+    """A fresh browser page of that width, theme and clock, with or without JavaScript."""
     context = browser.new_context(
         viewport={"width": width, "height": 800},
         color_scheme="dark" if scheme == "dark" else "light",
         java_script_enabled=scripts,
+        timezone_id=timezone,
     )
     seen = Visit(context.new_page(), context)
 

@@ -6,13 +6,17 @@ import html
 import re
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from playwright.sync_api import Browser, expect
 
+from app.links import parse_instant
 from tests.browser.conftest import Visit, visit
 from tests.server import Server, running_server
 
@@ -125,6 +129,81 @@ def test_the_value_axis_can_be_linear(browser: Browser, addresses: dict[tuple[st
     seen.charts_drawn()
     seen.page.get_by_role("button", name="linear axis").click()
     seen.page.wait_for_function("document.querySelector('[data-plot]')._fullLayout.yaxis.type === 'linear'")
+    seen.context.close()
+
+
+MIDDLE = """([times, durations]) => {
+    const plot = document.querySelector("[data-brush] [data-plot]");
+    const { xaxis, yaxis } = plot._fullLayout, { x, y } = plot.getBoundingClientRect();
+    const wall = times.map((at) => new Date(at).toLocaleString("sv-SE"));
+    return [[x + xaxis._offset + xaxis.d2p(wall[0]), y + yaxis._offset + yaxis.d2p(durations[0])],
+            [x + xaxis._offset + xaxis.d2p(wall[1]), y + yaxis._offset + yaxis.d2p(durations[1])]];
+}"""
+"""Pixels of two corners given by time (ms since the epoch) and duration (ms)."""
+
+
+def test_a_region_of_the_map_becomes_the_chosen_requests(
+    browser: Browser, addresses: dict[tuple[str, int], str]
+) -> None:
+    """In a zone with another clock: what is chosen are instants, not readings of the clock on the wall."""
+    seen = visit(browser, timezone="America/St_Johns")
+    seen.open(addresses["endpoint", 2])
+    seen.charts_drawn()
+    heat = seen.page.evaluate("JSON.parse(document.querySelector('[data-brush] script').textContent).data[0]")
+    counts = heat["customdata"]
+    row, column = max(
+        ((row, column) for row, cells in enumerate(counts) for column, count in enumerate(cells) if count),
+        key=lambda at: int(counts[at[0]][at[1]]),
+    )
+    shown = seen.page.evaluate("document.querySelector('[data-brush] [data-plot]')._fullLayout.xaxis.range[0]")
+    first = datetime.fromtimestamp(heat["x"][0] / 1000, ZoneInfo("America/St_Johns"))
+    assert f"{first:%Y-%m-%d %H:%M}" == shown.replace("T", " ")[:16]
+    corners = [heat["x"][column : column + 2], heat["y"][row : row + 2]]
+    seen.page.locator("[data-brush]").scroll_into_view_if_needed()
+    (left, bottom), (right, top) = seen.page.evaluate(MIDDLE, corners)
+    seen.page.mouse.move((left + right) / 2 - 2, (top + bottom) / 2)
+    seen.page.mouse.move((left + right) / 2, (top + bottom) / 2)
+    seen.page.wait_for_timeout(200)
+    with seen.page.expect_navigation():
+        seen.page.mouse.click((left + right) / 2, (top + bottom) / 2)
+    expect(seen.page.locator(".verdict")).to_contain_text(f"{counts[row][column]} requests chosen")
+    clicked = {name: values[0] for name, values in parse_qs(urlsplit(seen.page.url).query).items()}
+    assert parse_instant("", clicked["began_from"]) == round(heat["x"][column] * 1e6)
+
+    seen.open(addresses["endpoint", 2])
+    seen.charts_drawn()
+    seen.page.locator("[data-brush]").scroll_into_view_if_needed()
+    # Lower drags choose times only.
+    corners = [[heat["x"][3], heat["x"][9]], [10, 100]]
+    (left, bottom), (right, top) = seen.page.evaluate(MIDDLE, corners)
+    seen.page.mouse.move(left, bottom)
+    seen.page.mouse.down()
+    seen.page.mouse.move(right, top, steps=5)
+    with seen.page.expect_navigation():
+        seen.page.mouse.up()
+    dragged = {name: values[0] for name, values in parse_qs(urlsplit(seen.page.url).query).items()}
+    pixel_ns = (heat["x"][9] - heat["x"][3]) / (right - left) * 1e6
+    for name, at in zip(("began_from", "began_to"), corners[0], strict=True):
+        assert parse_instant("", dragged[name]) == pytest.approx(at * 1e6, abs=2 * pixel_ns)
+    for name, took in zip(("min_ms", "max_ms"), corners[1], strict=True):
+        assert float(dragged[name]) == pytest.approx(took, rel=0.08)
+    expect(seen.page.locator(".notice")).to_contain_text("against all others of the window")
+    assert seen.complaints == []
+    seen.context.close()
+
+
+def test_a_region_can_be_chosen_without_javascript(browser: Browser, addresses: dict[tuple[str, int], str]) -> None:
+    seen = visit(browser, 360, scripts=False)
+    seen.page.goto(addresses["endpoint", 2])
+    seen.page.get_by_text("Choose requests by time and duration").click()
+    seen.page.get_by_label("Took at least, ms").fill("50")
+    seen.page.get_by_role("button", name="Compare").click()
+    expect(seen.page.locator(".notice")).to_contain_text("took at least 50.0 ms, against all others")
+    expect(seen.page.locator(".verdict")).to_contain_text("requests chosen")
+    seen.page.get_by_label("Took at least, ms").fill("500000")
+    seen.page.get_by_role("button", name="Compare").click()
+    expect(seen.page.locator(".notice")).to_contain_text("No request of this window took at least")
+    expect(seen.page.locator(".verdict")).to_contain_text("of requests take longer")
     seen.context.close()
 
 

@@ -1,0 +1,48 @@
+"""Requests worth opening: the ones nearest to a quantile, the slowest, a failed one."""
+
+from __future__ import annotations
+
+from analysis.endpoint_reports import Exemplar, Region, Side
+from analysis.reports import EndpointRow
+from analysis.span import Spans
+
+
+def exemplars(spans: Spans, row: EndpointRow) -> tuple[Exemplar, ...]:
+    """Of all requests of an endpoint: at p50, p95, p99, the slowest, and a failed one where there is one."""
+    wanted = [("p50", row.p50.value_ns), ("p95", row.p95.value_ns), ("p99", row.p99.value_ns)]
+    return _found(spans, row.service, row.endpoint, Region(), wanted, failed=row.errors > 0)
+
+
+def exemplars_in(spans: Spans, service: str, endpoint: str, region: Region, chosen: Side) -> tuple[Exemplar, ...]:
+    """Of the requests in a region: at their p50, the slowest, and a failed one where there is one."""
+    return _found(spans, service, endpoint, region, [("p50", chosen.p50_ns)], failed=chosen.failed > 0)
+
+
+def _found(
+    spans: Spans, service: str, endpoint: str, region: Region, wanted: list[tuple[str, int | None]], *, failed: bool
+) -> tuple[Exemplar, ...]:
+    orders = [(label, "abs(duration_ns - $value_ns)", value_ns) for label, value_ns in wanted if value_ns is not None]
+    orders.append(("slowest", "-duration_ns + $value_ns", 0))
+    if failed:
+        orders.append(("error", "case when outcome = 'ok' then 1 else 0 end + $value_ns", 0))
+    found: list[Exemplar] = []
+    for label, order, value_ns in orders:
+        rows = spans.rows(
+            f"""
+            select replace(trace_id::varchar, '-', ''), span_id, start_ns, duration_ns, outcome from requests
+            where service = $service and endpoint = $endpoint and request_class in ('request', 'candidate')
+              and start_ns >= $from_ns and start_ns < $to_ns and duration_ns >= $low_ns and duration_ns < $high_ns
+            order by {order}, start_ns, span_id limit 1
+            """,  # noqa: S608 - one of three constant orders
+            service=service,
+            endpoint=endpoint,
+            value_ns=value_ns,
+            from_ns=region.from_ns,
+            to_ns=region.to_ns,
+            low_ns=region.low_ns,
+            high_ns=region.high_ns,
+        )
+        found.extend(
+            Exemplar(label, trace, span, start, took, ended != "ok") for trace, span, start, took, ended in rows
+        )
+    return tuple(found)

@@ -1,0 +1,89 @@
+"""A region of an endpoint's requests, by when they began and how long they took, and a repeatable draw of both sides.
+
+Those in the region and those outside it are each drawn by the lowest hashes of their traces, so that each side is a
+simple random sample of its requests: means and shares of the sample hold for the side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analysis.draw import Stratum, draw_strata
+from analysis.endpoint_reports import Region, Side
+from analysis.errors import NotFound
+from analysis.sample import SampledRequest, linked_traces, request_root
+from analysis.span import Spans
+
+DRAWN_A_SIDE = 200
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenSample:
+    """What was drawn of an endpoint's requests in a region and outside it."""
+
+    service: str
+    endpoint: str
+    region: Region
+    chosen: Side
+    rest: Side
+    requests: tuple[SampledRequest, ...]
+
+    @property
+    def tail(self) -> list[SampledRequest]:
+        """Those in the region."""
+        return [request for request in self.requests if request.in_tail]
+
+    @property
+    def body(self) -> list[SampledRequest]:
+        return [request for request in self.requests if request.in_body]
+
+
+def sample_region(spans: Spans, service: str, endpoint: str, region: Region) -> ChosenSample:
+    """Up to 200 requests in the region and up to 200 outside it; raises NotFound where the region holds none."""
+    spans.keep(
+        "strata",
+        """
+        select 0 as place, trace_id, span_id, duration_ns, outcome,
+               case when start_ns >= $from_ns and start_ns < $to_ns
+                     and duration_ns >= $low_ns and duration_ns < $high_ns then 1 else 0 end as stratum
+        from requests
+        where service = $service and endpoint = $endpoint and request_class in ('request', 'candidate')
+        """,
+        service=service,
+        endpoint=endpoint,
+        from_ns=region.from_ns,
+        to_ns=region.to_ns,
+        low_ns=region.low_ns,
+        high_ns=region.high_ns,
+    )
+    sides = {
+        int(stratum): Side(int(count), int(failed), round(p50_ns))
+        for stratum, count, failed, p50_ns in spans.rows(
+            f"""
+            select stratum, count(*) as n, sum(case when outcome = 'ok' then 0 else 1 end) as failed,
+                   {spans.quantile("duration_ns", 0.5)}
+            from strata group by stratum order by stratum
+            """  # noqa: S608 - the engine's word for a quantile
+        )
+    }
+    if 1 not in sides:
+        raise NotFound(f"no request to {service} {endpoint} in the chosen region and window")
+    drawn = draw_strata(spans, [Stratum(0, number, side.count, DRAWN_A_SIDE) for number, side in sides.items()])
+    traces = linked_traces(spans, [trace_id for _, trace_id, *_ in drawn])
+    requests = []
+    for _, trace_id, span_id, stratum, members in drawn:
+        trace = traces[trace_id]
+        root = request_root(trace, int(span_id), service)
+        if root is not None:
+            requests.append(
+                SampledRequest(
+                    trace,
+                    root,
+                    root.duration_ns,
+                    weight=members / min(members, DRAWN_A_SIDE),
+                    stratum=int(stratum),
+                    in_tail=stratum == 1,
+                    in_body=stratum == 0,
+                )
+            )
+    return ChosenSample(service, endpoint, region, sides[1], sides.get(0, Side(0, 0, 0)), tuple(requests))
