@@ -24,7 +24,7 @@ from analysis.sample import Sample, SampledRequest, sample_endpoints
 from analysis.span import Spans
 
 MAX_ENDPOINTS = 24
-MAX_REQUESTS = 2_000
+MAX_REQUESTS = 1_500
 """Of all endpoints together, about: looking at one takes 0.2 ms, and the first page waits for it."""
 _SHARES = (0.1, 0.6)
 MAX_EVIDENCE = 8

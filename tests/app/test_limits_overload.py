@@ -25,6 +25,8 @@ from tests.server import Server, running_server
 pytestmark = pytest.mark.slow
 
 QUEUE_BYTES, DATABASE_BYTES, BODY_SPANS = 256 * 1024, 128 * MIB, 300
+# Of batches of 75 KB the flood once let all four through, and nothing was tried again.
+FILLS_THE_QUEUE = {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "1500", "OTEL_BSP_MAX_QUEUE_SIZE": "4096"}
 _numbers = itertools.count(1)
 
 
