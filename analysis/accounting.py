@@ -10,9 +10,10 @@ from typing import NamedTuple
 from analysis.attempt_groups import attempt_groups
 from analysis.critical_path import Section, critical_path
 from analysis.ledger import Category, Ledger, Slice
+from analysis.node import Node
 from analysis.semantics import OperationClass, ParentOrigin
 from analysis.span import Kind
-from analysis.trace import Node, Trace
+from analysis.trace import Trace
 
 MAX_SPANS_A_SLICE = 50
 MAX_LABEL_LENGTH = 120

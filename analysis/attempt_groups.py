@@ -18,9 +18,9 @@ from analysis.attempt_rules import (
     follows_failure,
     looks_like_loop,
 )
+from analysis.node import Node
 from analysis.semantics import OperationClass
 from analysis.span import Kind
-from analysis.trace import Node
 
 _RETRYABLE = RETRYABLE | {OperationClass.POOL}
 

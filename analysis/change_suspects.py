@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from analysis.endpoint_reports import Suspect
+from analysis.node import Node
 from analysis.sample import linked_traces
 from analysis.span import Spans
 from analysis.suspects import suspects
-from analysis.trace import Node
 
 MOST = 150
 MIN_REQUESTS = 20

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from analysis.trace import Node
+from analysis.node import Node
 
 OVERLAP_TOLERANCE_SHARE = 0.01
 

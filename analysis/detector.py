@@ -18,10 +18,10 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 import analysis.detectors
+from analysis.node import Node
 from analysis.reports import Fix
 from analysis.retime import Edit
 from analysis.sample import Sample, SampledRequest
-from analysis.trace import Node
 
 SECTIONS = ("What it finds", "Why it matters", "Example", "How to fix", "Fixed")
 HIGH, MEDIUM, LOW = "high", "medium", "low"

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from analysis.accounting import bookings
 from analysis.endpoint_reports import PathStep
 from analysis.ledger import Category
+from analysis.node import Node
 from analysis.sample import SampledRequest
-from analysis.trace import Node
 
 MIN_SHARE = 0.01
 """Steps below 1 % of the mean request of both cohorts are not told apart from the step above them."""

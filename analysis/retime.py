@@ -12,7 +12,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from analysis.critical_path import OVERLAP_TOLERANCE_SHARE
-from analysis.trace import Node
+from analysis.node import Node
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from analysis.draw import STRATA_CAPS, CohortBounds, Draw, draw_requests
+from analysis.node import Node
 from analysis.semantics import RequestClass
 from analysis.span import Span, Spans, load_traces
-from analysis.trace import Node, Trace, build_trace, host_clock
+from analysis.trace import Trace, build_traces, host_clock
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,4 +99,4 @@ def linked_traces(spans: Spans, trace_ids: list[str]) -> dict[str, Trace]:
     """The traces as trees on one clock, skew estimated over all of them."""
     loaded: Mapping[str, list[Span]] = load_traces(spans, list(dict.fromkeys(trace_ids)))
     clock = host_clock(loaded.values())
-    return {trace_id: build_trace(members, clock) for trace_id, members in loaded.items()}
+    return dict(zip(loaded, build_traces(loaded.values(), clock), strict=True))

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from analysis.node import Node
 from analysis.semantics import OperationClass
 from analysis.suspect_times import Operation, operation_of
-from analysis.trace import Node
 
 _NOISE_DEVIATIONS = 2.0
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from analysis.critical_path import critical_path
+from analysis.node import Node
 from analysis.semantics import OperationClass
 from analysis.span import Kind
-from analysis.trace import Node
 
 LEAST_Z, MOST_Z = -3.0, 30.0
 """One call that took a thousand standard deviations longer must not outweigh all others."""

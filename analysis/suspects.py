@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.endpoint_reports import Suspect
+from analysis.node import Node
 from analysis.suspect_structure import breaks, structure_of
 from analysis.suspect_times import Change, changes, times_of
-from analysis.trace import Node
 
 _CLEAR_Z = 3.0
 """Three standard deviations: below it the largest deviation is no full measure of the others."""

@@ -9,79 +9,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from analysis.attempt_rules import SQLALCHEMY, Covering
-from analysis.semantics import OperationClass, RequestClass
+from analysis.awaited import find_overflow, mark_instrumentation, settle
+from analysis.node import Node
+from analysis.semantics import RequestClass
 from analysis.span import Kind, Span
-
-OVERFLOW_TOLERANCE_NS = 1_000_000
-OVERFLOW_TOLERANCE_SHARE = 0.01
-
-_DATABASE = (OperationClass.DATABASE, OperationClass.DATABASE_SESSION)
-_ENTRY_KINDS = (Kind.SERVER, Kind.CONSUMER)
-
-
-@dataclass(slots=True, eq=False)
-class Node:
-    """A span in its tree; times are corrected for skew, and clipped to the parent unless it is an entry span.
-
-    Entry spans keep their own duration, because it is a request's; `bounds` says what of it lies inside the caller's.
-    """
-
-    span: Span
-    start_ns: int
-    end_ns: int
-    parent: Node | None = None
-    children: list[Node] = field(default_factory=list)
-    """In start order; those that the request waited for and those that it did not."""
-    awaited: bool = True
-    """False for work that goes on after its parent ended, asynchronous consumers and what instrumentation doubles."""
-    driver_copy: bool = False
-    """A driver's span of a query that SQLAlchemy's span shows already."""
-    is_entry: bool = True
-    """Whether a request begins here: a root, a server or consumer span, or the first span of another service."""
-    bounds: tuple[int, int] = (0, 0)
-    """(start_ns, end_ns) of what lies inside the parent's own times; both equal where nothing does."""
-    notes: list[str] = field(default_factory=list)
-    _order: list[Node] = field(default_factory=list, repr=False)
-    """All nodes of the trace, depth first in start order: a subtree is a slice of it."""
-    _first: int = 0
-    _behind: int = 0
-
-    @property
-    def duration_ns(self) -> int:
-        return self.end_ns - self.start_ns
-
-    @property
-    def called(self) -> str:
-        """What a client span calls: service and endpoint of its callee where that is instrumented, else the operation.
-
-        Addresses change with every deployment; services and endpoints stay, so that findings keep their names.
-        """
-        callee = next((child.span for child in self.children if child.is_entry), None)
-        return f"{callee.service} {callee.endpoint}" if callee is not None else self.span.operation
-
-    def waited_for(self) -> list[Node]:
-        """Children whose end the parent waited for, in start order."""
-        return [child for child in self.children if child.awaited]
-
-    def walk(self) -> list[Node]:
-        """This node and all below it, depth first in start order."""
-        return self._order[self._first : self._behind]
-
-    def own_nodes(self) -> list[Node]:
-        """This entry span and what its own service did for it: other entry spans and what is below them left out."""
-        order, at = self._order, self._first + 1
-        own = [self]
-        while at < self._behind:
-            node = order[at]
-            if node.is_entry:
-                at = node._behind
-            else:
-                own.append(node)
-                at += 1
-        return own
 
 
 @dataclass(frozen=True)
@@ -108,6 +41,19 @@ class Trace:
 
 def build_trace(spans: Iterable[Span], clock: Mapping[str, int] | None = None) -> Trace:
     """Links the spans of one trace; `clock` gives nanoseconds to subtract from each host's times (`host_clock`)."""
+    return build_traces([spans], clock)[0]
+
+
+def build_traces(traces: Iterable[Iterable[Span]], clock: Mapping[str, int] | None = None) -> list[Trace]:
+    """As `build_trace`; which calls go on after their parents is learned from all of the traces."""
+    linked = [_linked(spans, clock or {}) for spans in traces]
+    overflow = find_overflow(trace.roots for trace in linked)
+    for trace in linked:
+        settle(trace.roots, overflow)
+    return linked
+
+
+def _linked(spans: Iterable[Span], clock: Mapping[str, int]) -> Trace:
     nodes, repeats = _distinct(spans)
     by_id: dict[int, list[Node]] = defaultdict(list)
     for node in nodes:
@@ -124,8 +70,7 @@ def build_trace(spans: Iterable[Span], clock: Mapping[str, int] | None = None) -
         _apply_clock(nodes, clock)
     for node in nodes:
         node.children.sort(key=_order)
-    _mark_instrumentation(nodes)
-    _settle(roots)
+    mark_instrumentation(nodes)
     first = {span_id: twins[0] for span_id, twins in by_id.items()}
     trace_id = nodes[0].span.trace_id if nodes else ""
     return Trace(trace_id, tuple(roots), first, repeats, tuple(trace_notes))
@@ -244,81 +189,3 @@ def _apply_clock(nodes: list[Node], clock: Mapping[str, int]) -> None:
             node.notes.append(
                 f"moved by {-offset / 1e6:+.3f} ms: clock of host {node.span.host} differs from its caller's"
             )
-
-
-def _mark_instrumentation(nodes: list[Node]) -> None:
-    for node in nodes:
-        if node.span.operation_class == OperationClass.ASGI:
-            node.awaited = False
-    parents = {id(node.parent): node.parent for node in nodes if node.span.scope_name == SQLALCHEMY}
-    for parent in parents.values():
-        if parent is not None:
-            _mark_driver_copies(parent)
-
-
-def _mark_driver_copies(parent: Node) -> None:
-    own: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for child in parent.children:
-        if child.span.scope_name == SQLALCHEMY:
-            own[child.span.operation].append((child.start_ns, child.end_ns))
-    covering = {operation: Covering(times) for operation, times in own.items()}
-    for child in parent.children:
-        if child.span.operation_class not in _DATABASE or child.span.scope_name == SQLALCHEMY:
-            continue
-        queries = covering.get(child.span.operation)
-        if queries is not None and queries.covers(child.start_ns, child.end_ns):
-            child.driver_copy = True
-            child.awaited = False
-            child.notes.append("the driver's own span of the SQLAlchemy query beside it; counted once")
-
-
-def _settle(roots: list[Node]) -> None:
-    """Decides top down what was waited for, clips the rest to the parent, and notes the order of the walk."""
-    order: list[Node] = []
-    stack = roots[::-1]
-    while stack:
-        parent = stack.pop()
-        parent._order, parent._first = order, len(order)
-        order.append(parent)
-        for child in parent.children:
-            child.is_entry = child.span.kind in _ENTRY_KINDS or child.span.service != parent.span.service
-            if child.awaited:
-                _settle_child(parent, child)
-            start_ns, end_ns = max(child.start_ns, parent.start_ns), min(child.end_ns, parent.end_ns)
-            child.bounds = start_ns, max(start_ns, end_ns)
-        stack.extend(reversed(parent.children))
-    for root in roots:
-        root.bounds = root.start_ns, root.end_ns
-    for node in reversed(order):
-        last = node.children[-1] if node.children else None
-        node._behind = last._behind if last is not None else node._first + 1
-
-
-def _settle_child(parent: Node, child: Node) -> None:
-    # What a producer's own service does below it, such as Celery's LPUSH to Redis, is part of sending.
-    if parent.span.operation_class == OperationClass.PRODUCER and child.is_entry:
-        child.awaited = False
-        child.notes.append("runs asynchronously: its producer did not wait for it")
-        return
-    if child.start_ns >= parent.end_ns and child.end_ns > parent.end_ns:
-        child.awaited = False
-        child.notes.append("continues after the response: it began when its parent had ended")
-        return
-    if child.end_ns <= parent.start_ns and child.start_ns < parent.start_ns:
-        child.awaited = False
-        child.notes.append("ended before its parent began")
-        return
-    tolerance = max(OVERFLOW_TOLERANCE_NS, int(OVERFLOW_TOLERANCE_SHARE * parent.duration_ns))
-    remote = parent.span.service != child.span.service or child.span.kind == Kind.SERVER
-    if child.end_ns > parent.end_ns + tolerance and not remote:
-        # A parent that ended before its child cannot have waited for it: both ran on one clock, in one process.
-        child.awaited = False
-        child.notes.append("continues after the response: it ended after its parent")
-        return
-    clipped = "its caller's path counts it up to there" if child.is_entry else "clipped"
-    if child.end_ns > parent.end_ns:
-        child.notes.append(f"ended {(child.end_ns - parent.end_ns) / 1e6:.3f} ms after its parent; {clipped}")
-        child.end_ns = child.end_ns if child.is_entry else parent.end_ns
-    if child.start_ns < parent.start_ns:
-        child.notes.append(f"began {(parent.start_ns - child.start_ns) / 1e6:.3f} ms before its parent; {clipped}")
-        child.start_ns = child.start_ns if child.is_entry else parent.start_ns

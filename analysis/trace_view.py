@@ -8,10 +8,11 @@ from analysis.accounting import node_category, request_ledger
 from analysis.attempt_groups import attempt_groups
 from analysis.critical_path import critical_path
 from analysis.errors import NotFound
+from analysis.node import Node
 from analysis.sample import linked_traces
 from analysis.semantics import RequestClass
 from analysis.span import Spans
-from analysis.trace import Node, Trace
+from analysis.trace import Trace
 from analysis.trace_reports import SpanDetail, TraceReport, TraceSpanRow, TraceStart
 
 MAX_OTHERS = 20

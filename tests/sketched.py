@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.draw import tail_quantile
+from analysis.node import Node
 from analysis.quantiles import sample_quantile
 from analysis.sample import Sample, SampledRequest
 from analysis.sketch import EPOCH_NS, sketch
 from analysis.span import Span
-from analysis.trace import Node, Trace, build_trace
+from analysis.trace import Trace, build_trace
 
 SECOND_NS = 1_000_000_000
 

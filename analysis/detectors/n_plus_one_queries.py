@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from analysis.detector import HIGH, MEDIUM, Detector, Group, Occurrence, Verdict
+from analysis.node import Node
 from analysis.reports import Fix
 from analysis.retime import Edit
 from analysis.semantics import OperationClass
-from analysis.trace import Node
 from analysis.wording import duration_text
 
 _SQL_TABLE = re.compile(r"\bfrom\s+[\"`]?([\w.]+)", re.IGNORECASE)

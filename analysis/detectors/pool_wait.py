@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from analysis.detector import AT_LEAST, HIGH, MEDIUM, Detector, Group, Occurrence, Verdict
+from analysis.node import Node
 from analysis.reports import Fix
 from analysis.retime import Edit
 from analysis.semantics import OperationClass
-from analysis.trace import Node
 from analysis.wording import duration_text, share_text
 
 CHECKOUT_NS = 1_000_000

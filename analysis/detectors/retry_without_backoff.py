@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from analysis.attempt_groups import AttemptGroup, attempt_groups
 from analysis.detector import AT_MOST, HIGH, LOW, MEDIUM, Detector, Group, Occurrence, Verdict
+from analysis.node import Node
 from analysis.reports import Fix
 from analysis.retime import Edit
-from analysis.trace import Node
 from analysis.wording import duration_text, share_text
 
 

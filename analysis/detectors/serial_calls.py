@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from analysis.detector import AT_MOST, LOW, MEDIUM, Detector, Group, Occurrence, Verdict
+from analysis.node import Node
 from analysis.normalise import content_hash64
 from analysis.reports import Fix
 from analysis.retime import Edit
 from analysis.semantics import OperationClass
-from analysis.trace import Node
 from analysis.wording import duration_text
 
 _REMOTE = (OperationClass.HTTP, OperationClass.RPC)

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.critical_path import Section, critical_path
+from analysis.node import Node
 from analysis.sketch import EPOCH_NS
 from analysis.span import Kind, Span
-from analysis.trace import Node, build_trace
+from analysis.trace import build_trace
 from tests.random_traces import deep_chain, random_traces, span
 from tests.sketched import drawn_request
 

@@ -8,10 +8,11 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 
+from analysis.node import Node
 from analysis.quantiles import sample_quantile
 from analysis.retime import Edit, retimed_duration_ns
 from analysis.span import Span
-from analysis.trace import Node, build_trace
+from analysis.trace import build_trace
 from tests.random_traces import random_traces, span
 from tests.sketched import drawn_request
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import pytest
 
 from analysis.endpoint_reports import Suspect
+from analysis.node import Node
 from analysis.span import Kind, Span
 from analysis.suspects import suspects
-from analysis.trace import Node, build_trace
+from analysis.trace import build_trace
 from tests.random_traces import span
 
 MS = 1_000_000

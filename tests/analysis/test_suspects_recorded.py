@@ -9,8 +9,8 @@ from functools import cache
 
 import pytest
 
+from analysis.node import Node
 from analysis.suspects import suspects
-from analysis.trace import Node
 from tests.app.formats.imported import shared_file
 from tests.bench.accuracy import ranked, requests_of
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from analysis.endpoint_reports import Suspect
+from analysis.node import Node
 from analysis.sample import linked_traces
 from analysis.span import Window
 from analysis.suspects import suspects
-from analysis.trace import Node
 from app.formats.importing import read_file
 from app.store import open_store
 
