@@ -9,7 +9,7 @@ from typing import NamedTuple
 from analysis.attempt_rules import SQLALCHEMY, Covering
 from analysis.node import Node
 from analysis.semantics import OperationClass
-from analysis.span import Kind
+from analysis.span import Kind, Span
 
 OVERFLOW_TOLERANCE_NS = 1_000_000
 OVERFLOW_TOLERANCE_SHARE = 0.01
@@ -72,10 +72,15 @@ def _below(roots: Iterable[Node]) -> Iterable[Node]:
 
 
 def _overflows(parent: Node, child: Node) -> bool:
+    # Both sides are moved alike by the clock of their host.
+    return child.awaited and child.end_ns > parent.end_ns and outlives(parent.span, child.span)
+
+
+def outlives(parent: Span, child: Span) -> bool:
     """Whether a call ended after its parent, both in one process and so on one clock."""
-    if child.end_ns <= parent.end_ns + OVERFLOW_TOLERANCE_NS or not child.awaited:
+    if child.end_ns <= parent.end_ns + OVERFLOW_TOLERANCE_NS:
         return False
-    if parent.span.service != child.span.service or child.span.kind == Kind.SERVER:
+    if parent.service != child.service or child.kind == Kind.SERVER:
         return False
     return child.end_ns > parent.end_ns + int(OVERFLOW_TOLERANCE_SHARE * parent.duration_ns)
 

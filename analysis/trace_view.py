@@ -8,8 +8,8 @@ from analysis.accounting import node_category, request_ledger
 from analysis.attempt_groups import attempt_groups
 from analysis.critical_path import critical_path
 from analysis.errors import NotFound
+from analysis.neighbours import trace_among_neighbours
 from analysis.node import Node
-from analysis.sample import linked_traces
 from analysis.semantics import RequestClass
 from analysis.span import Spans
 from analysis.trace import Trace
@@ -23,7 +23,7 @@ def trace_report(spans: Spans, trace_id: str, limit: int = 10_000, span_id: int 
 
     Raises NotFound where the dataset has no span of the trace.
     """
-    trace = linked_traces(spans, [trace_id])[trace_id]
+    trace = trace_among_neighbours(spans, trace_id)
     if not trace.roots:
         raise NotFound(f"no span of trace {trace_id} in this dataset")
     return view(trace, limit, span_id)
