@@ -105,12 +105,12 @@ def _path_of(top: _Path, node: Node, root: Node, paths: dict[int, _Path]) -> _Pa
         at = None if at is root else at.parent
     path = paths[id(at)] if at is not None else top
     for one in reversed(chain):
-        path = path.child((one.span.service, _name(one)))
+        path = path.child((one.span.service, step_name(one)))
         paths[id(one)] = path
     return path
 
 
-def _name(node: Node) -> str:
+def step_name(node: Node) -> str:
     """Endpoint or operation; of a call its callee's, because addresses differ between replicas."""
     if node.is_entry:
         return node.span.endpoint

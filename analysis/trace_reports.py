@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from analysis.endpoint_reports import PathStep
 from analysis.ledger import Category, Slice
 
 
@@ -118,3 +119,54 @@ class TraceList:
     services: tuple[str, ...]
     endpoints: tuple[tuple[str, str], ...]
     """(service, endpoint) in the window, for the filter form."""
+
+
+@dataclass(frozen=True)
+class ComparedRequest:
+    """One of two requests that are laid over each other."""
+
+    trace_id: str
+    span_id: int
+    service: str
+    endpoint: str
+    start_ns: int
+    duration_ns: int
+    failed: bool
+    slices: tuple[Slice, ...]
+
+
+@dataclass(frozen=True)
+class PlaceTimes:
+    """What two requests spent in one place on their critical paths."""
+
+    category: Category
+    label: str
+    this_ns: int
+    other_ns: int
+
+    @property
+    def difference_ns(self) -> int:
+        return self.this_ns - self.other_ns
+
+
+@dataclass(frozen=True)
+class CallCounts:
+    """How often each of two requests made a call, where they differ; calls beside the critical path count too."""
+
+    service: str
+    name: str
+    this: int
+    other: int
+
+
+@dataclass(frozen=True)
+class TraceComparison:
+    """Two requests laid over each other; `tail` in the steps of the path is this one, `body` the other."""
+
+    this: ComparedRequest
+    other: ComparedRequest
+    sentence: str
+    places: tuple[PlaceTimes, ...]
+    """Largest difference first; each column adds up to its request."""
+    calls: tuple[CallCounts, ...]
+    path: tuple[PathStep, ...]

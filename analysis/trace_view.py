@@ -32,8 +32,7 @@ def trace_report(spans: Spans, trace_id: str, limit: int = 10_000, span_id: int 
 def view(trace: Trace, limit: int = 10_000, span_id: int | None = None) -> TraceReport:
     """The report of a linked trace."""
     nodes = list(trace.walk())
-    selected = trace.nodes.get(span_id) if span_id is not None else None
-    main = _waiting_request(selected) if selected is not None else _main_request(trace)
+    main = main_request(trace, span_id)
     critical: dict[int, list[tuple[int, int]]] = {}
     for section in critical_path(main):
         critical.setdefault(id(section.node), []).append((section.start_ns, section.end_ns))
@@ -88,8 +87,14 @@ def _others(nodes: Sequence[Node], main: Node) -> tuple[TraceStart, ...]:
     )
 
 
-def _main_request(trace: Trace) -> Node:
-    """The root that the critical path and the ledger are about: the longest one, true roots before orphans."""
+def main_request(trace: Trace, span_id: int | None = None) -> Node:
+    """What critical path and ledger are about: the request that waited for the span, else the longest root.
+
+    True roots come before orphans; a span that the trace does not have counts as none.
+    """
+    selected = trace.nodes.get(span_id) if span_id is not None else None
+    if selected is not None:
+        return _waiting_request(selected)
     return max(
         trace.roots,
         key=lambda root: (

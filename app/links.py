@@ -232,6 +232,13 @@ def parse_span(text: str) -> int:
     return int(text, 16)
 
 
+def parse_trace_id(text: str) -> str:
+    """The trace id in lower case; raises BadScope."""
+    if not re.fullmatch(r"[0-9a-fA-F]{32}", text, re.ASCII):
+        raise BadScope(f"{text[:80]!r} is not a trace id of 32 hex digits")
+    return text.lower()
+
+
 def overview_url(scope: Scope) -> str:
     return _url("/", scope)
 
@@ -273,6 +280,12 @@ def trace_url(scope: Scope, trace_id: str, span_id: int | None = None, all_rows:
         return _url(f"/trace/{quote(trace_id, safe='')}", scope, **more)
     span = span_text(span_id)
     return _url(f"/trace/{quote(trace_id, safe='')}", scope, span=span, **more) + f"#s-{span}"
+
+
+def compare_url(scope: Scope, trace_id: str, span_id: int, other_id: str, other_span_id: int) -> str:
+    """Two requests laid over each other."""
+    spans = {"span": span_text(span_id), "other_span": span_text(other_span_id)}
+    return _url("/compare", scope, trace=trace_id, other=other_id, **spans)
 
 
 def send_url(scope: Scope) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from analysis.chosen import chosen_report
+from analysis.compare import compare_traces
 from analysis.endpoint_reports import Region
 from analysis.fixes import fixes
 from analysis.overview import overview
@@ -46,10 +47,10 @@ def _number(parameters: Mapping[str, str], name: str, default: int, largest: int
     return int(text)
 
 
-def _trace_id(parameters: Mapping[str, str]) -> str:
-    text = _required(parameters, "trace_id")
+def _trace_id(parameters: Mapping[str, str], name: str = "trace_id") -> str:
+    text = _required(parameters, name)
     if not re.fullmatch(r"[0-9a-fA-F]{32}", text, re.ASCII):
-        raise BadScope(f"trace_id={text[:64]!r} is not 32 hex digits")
+        raise BadScope(f"{name}={text[:64]!r} is not 32 hex digits")
     return text.lower()
 
 
@@ -86,6 +87,15 @@ def _trace(parameters: Mapping[str, str]) -> tuple[object, ...]:
 
 def _span(parameters: Mapping[str, str]) -> tuple[object, ...]:
     return _trace_id(parameters), parse_span(_required(parameters, "span_id"))
+
+
+def _compared(parameters: Mapping[str, str]) -> tuple[object, ...]:
+    sides = (("trace_id", "span_id"), ("other_trace_id", "other_span_id"))
+    return tuple(
+        part
+        for trace, span in sides
+        for part in (_trace_id(parameters, trace), parse_span(parameters[span]) if parameters.get(span) else None)
+    )
 
 
 def _traces(parameters: Mapping[str, str]) -> tuple[object, ...]:
@@ -131,6 +141,13 @@ OPERATIONS = (
         "Requests that match, slowest or newest first.",
     ),
     Operation("/api/trace", trace_report, ("trace_id",), _trace, "One trace with its critical path."),
+    Operation(
+        "/api/compare",
+        compare_traces,
+        ("trace_id", "span_id", "other_trace_id", "other_span_id"),
+        _compared,
+        "Two requests laid over each other.",
+    ),
     Operation("/api/span", span_detail, ("trace_id", "span_id"), _span, "One span with all that was recorded."),
 )
 """Every path also takes `dataset`, `last`, `from` and `to`, as pages do."""

@@ -13,9 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from analysis.endpoint_reports import Region
+from analysis.endpoint_reports import Exemplar, Region
 from analysis.ledger import Category
 from analysis.quantiles import Quantile
+from analysis.trace_reports import ComparedRequest
 from analysis.wording import (
     count_text,
     duration_text,
@@ -84,6 +85,9 @@ class Links:
 
     def trace(self, trace_id: str, span_id: int | None = None, all_rows: bool = False) -> str:
         return links.trace_url(self.scope, trace_id, span_id, all_rows)
+
+    def compare(self, this: Exemplar | ComparedRequest, other: Exemplar | ComparedRequest) -> str:
+        return links.compare_url(self.scope, this.trace_id, this.span_id, other.trace_id, other.span_id)
 
     def traces(self, filters: TraceQuery | None = None) -> str:
         return links.traces_url(self.scope, filters)

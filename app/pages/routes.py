@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.routing import Route
 
+from app.pages.compare import compare_page
 from app.pages.context import page
 from app.pages.data import datasets_page, delete_dataset, settings_page, upload_file, upload_page
 from app.pages.endpoint import endpoint_page
@@ -23,6 +24,7 @@ routes = [
     page("/detectors/{name}", detector_page, "detector"),
     page("/traces", traces_page, "traces"),
     page("/trace", open_trace, "open_trace"),
+    page("/compare", compare_page, "compare"),
     page("/trace/{trace_id}", trace_page, "trace"),
     Route("/ingest", ingest_page, name="ingest"),
     page("/send", send_page, "send"),

@@ -11,7 +11,7 @@ from analysis.errors import NotFound
 from analysis.search import TraceFilter, trace_list
 from analysis.trace_reports import TraceReport
 from analysis.trace_view import span_detail, trace_report
-from app.links import BadScope, TraceQuery, milliseconds_ns, parse_span, trace_url, traces_url
+from app.links import BadScope, TraceQuery, milliseconds_ns, parse_span, parse_trace_id, trace_url, traces_url
 from app.pages.context import Page
 from app.pages.marks import Bar, per_cent, slices_bar
 from app.pages.waterfall import ALL_ROWS, waterfall
@@ -19,7 +19,6 @@ from app.pages.waterfall import ALL_ROWS, waterfall
 ROWS_A_PAGE = 50
 LEDGER_ROWS = 8
 MAX_OFFSET = 1_000_000
-_TRACE_ID = re.compile(r"[0-9a-fA-F]{32}", re.ASCII)
 
 
 async def traces_page(page: Page) -> Response:
@@ -82,11 +81,11 @@ def _query(page: Page) -> TraceQuery:
 
 async def open_trace(page: Page) -> Response:
     """The form that takes a trace id: goes on to the trace."""
-    return RedirectResponse(trace_url(page.view.scope, _trace_id(page.parameter("id").strip())), 303)
+    return RedirectResponse(trace_url(page.view.scope, parse_trace_id(page.parameter("id").strip())), 303)
 
 
 async def trace_page(page: Page) -> Response:
-    trace_id = _trace_id(page.request.path_params["trace_id"])
+    trace_id = parse_trace_id(page.request.path_params["trace_id"])
     all_rows = page.parameter("rows") == "all"
     selected = parse_span(page.parameter("span")) if page.parameter("span") else None
     report = await page.run(trace_report, trace_id, ALL_ROWS, selected)
@@ -126,9 +125,3 @@ def _rest(report: TraceReport, request_ns: int, shown: int) -> tuple[int, int, f
 def _whole_url(url: str) -> str:
     address, _, anchor = url.partition("#")
     return f"{address}&whole=1#{anchor}"
-
-
-def _trace_id(text: str) -> str:
-    if not _TRACE_ID.fullmatch(text):
-        raise BadScope(f"{text[:80]!r} is not a trace id of 32 hex digits")
-    return text.lower()

@@ -33,7 +33,17 @@ from analysis.reports import (
     RetryEdge,
     ServiceEdge,
 )
-from analysis.trace_reports import SpanDetail, TraceList, TraceListRow, TraceReport, TraceSpanRow
+from analysis.trace_reports import (
+    CallCounts,
+    ComparedRequest,
+    PlaceTimes,
+    SpanDetail,
+    TraceComparison,
+    TraceList,
+    TraceListRow,
+    TraceReport,
+    TraceSpanRow,
+)
 
 HOSTILE = "<b>x</b><script>hacked=1</script>\"'><img src=x onerror=hacked=1>{{7*7}} %{y} $\\alpha$ &amp; \x1b\u202e"
 """Markup, attribute breakers, templates of Jinja, Plotly and TeX, a terminal escape and a right-to-left override."""
@@ -82,6 +92,14 @@ def ledger_row(category: Category, body_ms: float, tail_ms: float, label: str = 
         difference + 4 * MS,
         difference / (2 * MS),
         (TRACE,),
+    )
+
+
+def path_steps() -> tuple[PathStep, ...]:
+    return (
+        PathStep(HOSTILE, HOSTILE, Category.OWN_CODE, 0, -1, 20 * MS, 400 * MS, 1 * MS, 2 * MS),
+        PathStep("orders", HOSTILE, Category.POOL, 1, 0, 0, 300 * MS, 0, 300 * MS),
+        PathStep("orders", "SELECT 1", Category.DATABASE, 1, 0, 19 * MS, 98 * MS, 19 * MS, 98 * MS),
     )
 
 
@@ -142,11 +160,7 @@ def endpoint_report() -> EndpointReport:
             ),
             tested=1234,
         ),
-        path=(
-            PathStep(HOSTILE, HOSTILE, Category.OWN_CODE, 0, -1, 20 * MS, 400 * MS, 1 * MS, 2 * MS),
-            PathStep("orders", HOSTILE, Category.POOL, 1, 0, 0, 300 * MS, 0, 300 * MS),
-            PathStep("orders", "SELECT 1", Category.DATABASE, 1, 0, 19 * MS, 98 * MS, 19 * MS, 98 * MS),
-        ),
+        path=path_steps(),
         exemplars=(
             Exemplar("p50", TRACE, 1, START, 20 * MS, failed=False),
             Exemplar(HOSTILE, TRACE, 2**64 - 1, START, 900 * MS, failed=True),
@@ -326,6 +340,23 @@ def trace_report(rows: tuple[TraceSpanRow, ...] | None = None) -> TraceReport:
         rows=rows,
         slices=tuple(Slice(category, HOSTILE, MS * (index + 1), (1,)) for index, category in enumerate(Category)),
         notes=(HOSTILE,),
+    )
+
+
+def trace_comparison() -> TraceComparison:
+    """More places and calls than a page shows."""
+    slices = trace_report().slices
+    sides = [
+        ComparedRequest(TRACE, 2**64 - 1, HOSTILE, f"{HOSTILE}{number}", START, 90 * MS * number, number == 1, slices)
+        for number in (1, 2)
+    ]
+    return TraceComparison(
+        this=sides[0],
+        other=sides[1],
+        sentence=HOSTILE,
+        places=tuple(PlaceTimes(Category.POOL, HOSTILE, number * MS, 7 * MS) for number in range(25)),
+        calls=tuple(CallCounts(HOSTILE, HOSTILE, number, 0) for number in range(1, 25)),
+        path=path_steps(),
     )
 
 

@@ -43,7 +43,7 @@ def test_every_link_of_every_page_leads_somewhere(client: httpx.Client) -> None:
         assert "'unsafe-inline'" not in answer.headers["content-security-policy"]
         waiting += sorted(hrefs(answer.text) - seen)
     reached = {kind.removesuffix("True").removesuffix("False") for kind in kinds}
-    assert {"/", "/endpoint", "/queues", "/retries", "/fixes", "/fix/ID", "/traces", "/trace/ID"} <= reached
+    assert {"/", "/endpoint", "/queues", "/retries", "/fixes", "/fix/ID", "/traces", "/trace/ID", "/compare"} <= reached
     assert {"/ingest", "/send", "/upload", "/datasets", "/settings"} <= reached
 
 
@@ -59,6 +59,12 @@ def test_every_link_of_every_page_leads_somewhere(client: httpx.Client) -> None:
         ("/endpoint?service=a&endpoint=b&min_ms=9&max_ms=8", 400, "min_ms"),
         ("/endpoint?service=a&endpoint=b&max_ms=1e9", 400, "1e9"),
         ("/trace/zz", 400, "zz"),
+        ("/compare", 400, "trace"),
+        (f"/compare?trace={1:032x}", 400, "other"),
+        (f"/compare?trace={1:032x}&other=zz", 400, "zz"),
+        (f"/compare?trace={1:032x}&other={1:032x}&other_span=zz", 400, "zz"),
+        (f"/compare?trace={1:032x}&other={1:032x}&other_span=ffff", 404, "ffff"),
+        (f"/compare?trace={'f' * 32}&other={1:032x}", 404, "f" * 32),
         ("/trace/..%2f..%2fetc", 404, ""),
         ("/trace/%00", 400, "trace id"),
         ("/trace/" + "f" * 32, 404, "f" * 32),

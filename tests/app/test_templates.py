@@ -15,6 +15,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
+from analysis.compare import compare_traces
 from analysis.fixes import fixes
 from analysis.overview import overview
 from analysis.queueing import queue_waits
@@ -27,6 +28,7 @@ from analysis.trace_view import span_detail, trace_report
 from app.links import Scope
 from app.otlp.columns import Rejection, Tally
 from app.pages import data as data_pages
+from app.pages.compare import compare_page
 from app.pages.context import Page
 from app.pages.endpoint import endpoint_page
 from app.pages.fixes import detector_page, fix_page, fixes_page
@@ -49,6 +51,7 @@ REPORTS: dict[Callable[..., Any], Any] = {
     queue_waits: made.queues_report(),
     retry_costs: made.retries_report(),
     trace_report: made.trace_report(),
+    compare_traces: made.trace_comparison(),
     span_detail: made.span_detail(),
     trace_list: made.trace_list(),
 }
@@ -112,6 +115,7 @@ PAGES: dict[str, Callable[[], Any]] = {
     "fix.html": lambda: fix_page(page(path={"fingerprint": "00ff00ff00ff00ff"})),
     "detector.html": lambda: detector_page(page(path={"name": "pool-wait"})),
     "trace.html": lambda: trace_page(page("span=2", TRACE)),
+    "compare.html": lambda: compare_page(page(f"trace={made.TRACE}&other={made.TRACE}&span=2")),
     "traces.html": lambda: traces_page(page("offset=50&min_ms=1.5&errors=1")),
     "send.html": lambda: overview_page(page(dataset=LIVE)),
     "upload.html": lambda: data_pages._form(page(), data_pages.Failure(made.HOSTILE, made.HOSTILE), 400),
@@ -121,6 +125,9 @@ PAGES: dict[str, Callable[[], Any]] = {
 }
 VARIANTS: dict[str, Callable[[], Any]] = {
     "no span selected": lambda: trace_page(page("", TRACE)),
+    "the same calls": lambda: compare_page(
+        page(f"trace={made.TRACE}&other={made.TRACE}", compare_traces=replace(made.trace_comparison(), calls=()))
+    ),
     "whole values": lambda: trace_page(page("span=2&whole=1&rows=all", TRACE)),
     "send": lambda: send_page(page()),
     "no findings": lambda: overview_page(page(fixes=FixesReport((), (), (), 0, 0))),

@@ -1,0 +1,115 @@
+"""Two requests laid over each other by structure: where their times part, and which calls only one of them makes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from analysis.accounting import request_ledger
+from analysis.errors import NotFound
+from analysis.ledger import Category, Ledger
+from analysis.neighbours import trace_among_neighbours
+from analysis.node import Node
+from analysis.path_profile import path_profile, step_name
+from analysis.sample import SampledRequest
+from analysis.semantics import OperationClass
+from analysis.span import Spans
+from analysis.tail_sentence import MAX_CAUSES, MIN_DIFFERENCE_NS, MIN_DIFFERENCE_SHARE, MIN_SHARE, spent_words
+from analysis.trace import Trace
+from analysis.trace_reports import CallCounts, ComparedRequest, PlaceTimes, TraceComparison
+from analysis.trace_view import main_request
+from analysis.wording import duration_text, share_text
+
+
+def compare_traces(
+    spans: Spans, trace_id: str, span_id: int | None, other_id: str, other_span_id: int | None
+) -> TraceComparison:
+    """One request against another, each that of the given span, else the longest of its trace.
+
+    Raises NotFound where the dataset has no span of a trace, or a trace has no such span.
+    """
+    trace, root = _request(spans, trace_id, span_id)
+    other_trace, other_root = _request(spans, other_id, other_span_id)
+    ledger, other_ledger = request_ledger(trace, root), request_ledger(other_trace, other_root)
+    places = _places(ledger, other_ledger)
+    return TraceComparison(
+        this=_told(trace, root, ledger),
+        other=_told(other_trace, other_root, other_ledger),
+        sentence=_sentence(ledger.duration_ns, other_ledger.duration_ns, places),
+        places=places,
+        calls=_calls(root, other_root),
+        path=path_profile([_sampled(trace, root)], [_sampled(other_trace, other_root)]),
+    )
+
+
+def _request(spans: Spans, trace_id: str, span_id: int | None) -> tuple[Trace, Node]:
+    trace = trace_among_neighbours(spans, trace_id)
+    if not trace.roots:
+        raise NotFound(f"no span of trace {trace_id} in this dataset")
+    if span_id is not None and span_id not in trace.nodes:
+        raise NotFound(f"trace {trace_id} has no span {span_id:016x}")
+    return trace, main_request(trace, span_id)
+
+
+def _told(trace: Trace, root: Node, ledger: Ledger) -> ComparedRequest:
+    span = root.span
+    return ComparedRequest(
+        trace_id=trace.trace_id,
+        span_id=span.span_id,
+        service=span.service,
+        endpoint=span.endpoint,
+        start_ns=root.start_ns,
+        duration_ns=ledger.duration_ns,
+        failed=span.failed,
+        slices=ledger.slices,
+    )
+
+
+def _sampled(trace: Trace, root: Node) -> SampledRequest:
+    return SampledRequest(trace, root, root.duration_ns, 1.0, 0, in_tail=False, in_body=False)
+
+
+def _places(ledger: Ledger, other: Ledger) -> tuple[PlaceTimes, ...]:
+    times: tuple[Counter[tuple[Category, str]], Counter[tuple[Category, str]]] = Counter(), Counter()
+    for found, slices in zip(times, (ledger.slices, other.slices), strict=True):
+        for part in slices:
+            found[part.category, part.label] += part.duration_ns
+    rows = [PlaceTimes(*key, times[0][key], times[1][key]) for key in times[0] | times[1]]
+    rows.sort(key=lambda row: (-abs(row.difference_ns), row.category.value, row.label))
+    return tuple(rows)
+
+
+def _calls(root: Node, other: Node) -> tuple[CallCounts, ...]:
+    made, made_by_other = _made(root), _made(other)
+    rows = [
+        CallCounts(*call, made[call], made_by_other[call])
+        for call in made | made_by_other
+        if made[call] != made_by_other[call]
+    ]
+    return tuple(sorted(rows, key=lambda row: (-abs(row.this - row.other), row.service, row.name)))
+
+
+def _made(root: Node) -> Counter[tuple[str, str]]:
+    return Counter(
+        (node.span.service, step_name(node))
+        for node in root.walk()
+        if not node.is_entry and not node.driver_copy and node.span.operation_class != OperationClass.ASGI
+    )
+
+
+def _sentence(this_ns: int, other_ns: int, places: tuple[PlaceTimes, ...]) -> str:
+    difference = this_ns - other_ns
+    opening = f"This request took {duration_text(this_ns)}, the other {duration_text(other_ns)}"
+    if abs(difference) < max(MIN_DIFFERENCE_NS, MIN_DIFFERENCE_SHARE * other_ns):
+        return f"{opening}: about as long."
+    word = "more" if difference > 0 else "less"
+    causes = [row for row in places if row.difference_ns * difference > 0]
+    causes = [row for row in causes if abs(row.difference_ns) >= MIN_SHARE * abs(difference)][:MAX_CAUSES]
+    parts = [
+        f"{duration_text(abs(row.difference_ns))} {word} {spent_words(row.category, row.label)}"
+        f" ({share_text(abs(row.difference_ns / difference))}{' of the difference' if position == 0 else ''})"
+        for position, row in enumerate(causes)
+    ]
+    if not parts:
+        return f"{opening}: {duration_text(abs(difference))} {word}, in many small places."
+    spent = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"{opening}. It spent {spent}."
