@@ -12,6 +12,7 @@ class Fault(StrEnum):
     RETRY_NO_BACKOFF = "retry_no_backoff"
     BLOCKED_LOOP = "blocked_loop"
     SLOW_CONSUMER = "slow_consumer"
+    SLOW_ACQUIRER = "slow_acquirer"
 
 
 def parse_faults(text: str) -> frozenset[Fault]:

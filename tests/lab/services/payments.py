@@ -15,6 +15,8 @@ from tests.lab.services.web import new_app
 FAILING_SHARE = 0.08
 BLOCKING_EVERY = 12
 BLOCKING_S = 0.25
+SLOW_EVERY = 50
+SLOWER_S = 0.3
 
 # Its own sequence, so that even a short run has its failures.
 failures = random.Random(5)
@@ -27,11 +29,15 @@ app = new_app(nullcontext)
 async def quote(cart_id: int) -> dict[str, int]:
     """Ask the acquirer what paying for this cart costs."""
     truth.counts["quotes"] += 1
+    slow = has(Fault.SLOW_ACQUIRER) and truth.counts["quotes"] % SLOW_EVERY == 0
     if has(Fault.RETRY_NO_BACKOFF) and failures.random() < FAILING_SHARE:
         truth.counts["quotes_failed"] += 1
         await asyncio.sleep(jitter_s(140))
         raise HTTPException(503, "the acquirer does not answer")
     await asyncio.sleep(jitter_s(9))
+    if slow:
+        truth.counts["quotes_slow"] += 1
+        await asyncio.sleep(SLOWER_S)
     return {"cart_id": cart_id, "fee_cents": 25 + cart_id % 40}
 
 
