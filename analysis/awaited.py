@@ -90,21 +90,24 @@ def _outliving(roots: Sequence[Node], overflowing: frozenset[int]) -> dict[int, 
     members: dict[int, list[Node]] = defaultdict(list)
     after: dict[int, int] = defaultdict(int)
     seen: dict[int, int] = defaultdict(int)
+    unusual: set[int] = set()
     stack = [(root, 0) for root in roots]
     while stack:
         node, above = stack.pop()
         path = numbers.setdefault((above, node.span.service, node.span.operation), len(numbers) + 1)
         members[path].append(node)
+        if id(node) in overflowing:
+            unusual.add(path)
         if node.parent is not None and not node.parent.span.failed:
             seen[path] += 1
             after[path] += id(node) in overflowing
         stack.extend((child, path) for child in node.children)
-    rates = {path: Outliving(count, seen[path]) for path, count in after.items()}
-    unusual = {path for path, nodes in members.items() if any(id(node) in overflowing for node in nodes)}
-    return {id(node): rates[path] for path in unusual if path in rates and rates[path].known for node in members[path]}
+    rates = {path: Outliving(after[path], seen[path]) for path in unusual}
+    return {id(node): rate for path, rate in rates.items() if rate.known for node in members[path]}
 
 
 def mark_instrumentation(nodes: list[Node]) -> None:
+    """Takes off the path what doubles other spans: ASGI messages, and drivers' spans of SQLAlchemy's statements."""
     for node in nodes:
         if node.span.operation_class == OperationClass.ASGI:
             node.awaited = False

@@ -17,7 +17,7 @@ from analysis.tail_sentence import MAX_CAUSES, MIN_DIFFERENCE_NS, MIN_DIFFERENCE
 from analysis.trace import Trace
 from analysis.trace_reports import CallCounts, ComparedRequest, PlaceTimes, TraceComparison
 from analysis.trace_view import main_request
-from analysis.wording import duration_text, share_text
+from analysis.wording import duration_text, listed_text, share_text
 
 
 def compare_traces(
@@ -111,5 +111,4 @@ def _sentence(this_ns: int, other_ns: int, places: tuple[PlaceTimes, ...]) -> st
     ]
     if not parts:
         return f"{opening}: {duration_text(abs(difference))} {word}, in many small places."
-    spent = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    return f"{opening}. It spent {spent}."
+    return f"{opening}. It spent {listed_text(parts)}."

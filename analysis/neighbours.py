@@ -18,7 +18,7 @@ _NEAR_NS = 60_000_000_000
 def trace_among_neighbours(spans: Spans, trace_id: str) -> Trace:
     """The trace on its own; where times in it do not fit, linked with the nearest traces of its endpoint.
 
-    Loading those takes 18 ms more than one trace's 18 over 10 million spans, so that traces that fit go without.
+    Over 10 million spans that takes 47 ms instead of the 18 of one trace alone, so that traces that fit go without.
     """
     members = load_traces(spans, [trace_id])[trace_id]
     near = _near(spans, members) if _has_doubts(members) else []

@@ -11,7 +11,7 @@ from analysis.ledger import Category
 from analysis.quantiles import quantile
 from analysis.reports import EndpointRow
 from analysis.sample import Sample
-from analysis.wording import count_text, duration_text, interval_text, share_text
+from analysis.wording import count_text, duration_text, interval_text, listed_text, share_text
 
 MIN_SHARE = 0.1
 MAX_CAUSES = 3
@@ -80,8 +80,7 @@ def standing_out(rows: Sequence[LedgerRow], difference: float) -> list[LedgerRow
 
 def causes_text(causes: Sequence[LedgerRow], difference: float) -> str:
     """`1.10 s more waiting for a connection (orders: pool) (62 % of the difference) and 400 ms more …`."""
-    parts = [_cause(cause, difference, first=position == 0) for position, cause in enumerate(causes)]
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return listed_text([_cause(cause, difference, first=position == 0) for position, cause in enumerate(causes)])
 
 
 def common_text(found: Contrasts, others: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from analysis.span import Thinned
 
 _UNITS = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs"), (1, "ns"))
@@ -37,6 +39,11 @@ def interval_text(low_ns: float, high_ns: float) -> str:
     unit_ns, unit = next(((n, u) for n, u in _UNITS if largest >= 0.9995 * n), (1, "ns"))
     low, high = (f"{'−' if end < 0 else ''}{_three_digits(abs(end) / unit_ns)}" for end in (low_ns, high_ns))
     return f"{low}{between}{high} {unit}"
+
+
+def listed_text(parts: Sequence[str]) -> str:
+    """`one`, `one and two`, `one, two and three`; at least one."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def count_text(count: int) -> str:

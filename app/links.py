@@ -232,10 +232,10 @@ def parse_span(text: str) -> int:
     return int(text, 16)
 
 
-def parse_trace_id(text: str) -> str:
+def parse_trace_id(name: str, text: str) -> str:
     """The trace id in lower case; raises BadScope."""
     if not re.fullmatch(r"[0-9a-fA-F]{32}", text, re.ASCII):
-        raise BadScope(f"{text[:80]!r} is not a trace id of 32 hex digits")
+        raise BadScope(f"{name}={text[:80]!r} is not a trace id of 32 hex digits")
     return text.lower()
 
 

@@ -16,7 +16,7 @@ from analysis.retries import retry_costs
 from analysis.search import TraceFilter, trace_list
 from analysis.tail import endpoint_report
 from analysis.trace_view import span_detail, trace_report
-from app.links import BadScope, check_region, parse_instant, parse_span
+from app.links import BadScope, check_region, parse_instant, parse_span, parse_trace_id
 
 MAX_ROWS = 1000
 _MAX_OFFSET = 1_000_000
@@ -48,10 +48,7 @@ def _number(parameters: Mapping[str, str], name: str, default: int, largest: int
 
 
 def _trace_id(parameters: Mapping[str, str], name: str = "trace_id") -> str:
-    text = _required(parameters, name)
-    if not re.fullmatch(r"[0-9a-fA-F]{32}", text, re.ASCII):
-        raise BadScope(f"{name}={text[:64]!r} is not 32 hex digits")
-    return text.lower()
+    return parse_trace_id(name, _required(parameters, name))
 
 
 def _endpoint(parameters: Mapping[str, str]) -> tuple[object, ...]:

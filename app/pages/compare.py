@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.responses import Response
 
 from analysis.compare import compare_traces
-from analysis.ledger import Category
 from analysis.trace_reports import PlaceTimes
 from app.links import parse_span, parse_trace_id
 from app.pages.context import Page
@@ -18,7 +19,7 @@ MAX_ROWS = 20
 async def compare_page(page: Page) -> Response:
     sides = [
         (
-            parse_trace_id(page.required(trace).strip()),
+            parse_trace_id(trace, page.required(trace).strip()),
             parse_span(page.parameter(span)) if page.parameter(span) else None,
         )
         for trace, span in (("trace", "span"), ("other", "other_span"))
@@ -26,7 +27,6 @@ async def compare_page(page: Page) -> Response:
     report = await page.run(compare_traces, *sides[0], *sides[1])
     longest_ns = max(report.this.duration_ns, report.other.duration_ns)
     other_icicle, this_icicle = icicles(report.path)
-    rest = report.places[MAX_ROWS:]
     return await page.render(
         "compare.html",
         "traces",
@@ -36,8 +36,13 @@ async def compare_page(page: Page) -> Response:
             ("this", report.this, slices_bar(report.this.slices, longest_ns), this_icicle),
         ],
         places=report.places[:MAX_ROWS],
-        more_places=len(rest),
-        rest=PlaceTimes(Category.UNACCOUNTED, "", sum(row.this_ns for row in rest), sum(row.other_ns for row in rest)),
+        more_places=_summed(report.places[MAX_ROWS:]),
         calls=report.calls[:MAX_ROWS],
         more_calls=max(len(report.calls) - MAX_ROWS, 0),
     )
+
+
+def _summed(rows: Sequence[PlaceTimes]) -> tuple[int, int, int, int] | None:
+    """Count, the other's time, this one's, and the difference; None of no rows."""
+    this_ns, other_ns = sum(row.this_ns for row in rows), sum(row.other_ns for row in rows)
+    return (len(rows), other_ns, this_ns, this_ns - other_ns) if rows else None

@@ -81,11 +81,11 @@ def _query(page: Page) -> TraceQuery:
 
 async def open_trace(page: Page) -> Response:
     """The form that takes a trace id: goes on to the trace."""
-    return RedirectResponse(trace_url(page.view.scope, parse_trace_id(page.parameter("id").strip())), 303)
+    return RedirectResponse(trace_url(page.view.scope, parse_trace_id("id", page.parameter("id").strip())), 303)
 
 
 async def trace_page(page: Page) -> Response:
-    trace_id = parse_trace_id(page.request.path_params["trace_id"])
+    trace_id = parse_trace_id("trace_id", page.request.path_params["trace_id"])
     all_rows = page.parameter("rows") == "all"
     selected = parse_span(page.parameter("span")) if page.parameter("span") else None
     report = await page.run(trace_report, trace_id, ALL_ROWS, selected)
