@@ -23,12 +23,13 @@ from analysis.wording import duration_text, listed_text, share_text
 def compare_traces(
     spans: Spans, trace_id: str, span_id: int | None, other_id: str, other_span_id: int | None
 ) -> TraceComparison:
-    """One request against another, each that of the given span, else the longest of its trace.
+    """One request against another: each the given span where that is a request, else the one that waited for it.
 
+    Without a span it is the trace's longest root; of the other trace the longest request of the same endpoint, if any.
     Raises NotFound where the dataset has no span of a trace, or a trace has no such span.
     """
     trace, root = _request(spans, trace_id, span_id)
-    other_trace, other_root = _request(spans, other_id, other_span_id)
+    other_trace, other_root = _request(spans, other_id, other_span_id, like=root)
     ledger, other_ledger = request_ledger(trace, root), request_ledger(other_trace, other_root)
     places = _places(ledger, other_ledger)
     return TraceComparison(
@@ -41,13 +42,22 @@ def compare_traces(
     )
 
 
-def _request(spans: Spans, trace_id: str, span_id: int | None) -> tuple[Trace, Node]:
+def _request(spans: Spans, trace_id: str, span_id: int | None, like: Node | None = None) -> tuple[Trace, Node]:
     trace = trace_among_neighbours(spans, trace_id)
     if not trace.roots:
         raise NotFound(f"no span of trace {trace_id} in this dataset")
     if span_id is not None and span_id not in trace.nodes:
         raise NotFound(f"trace {trace_id} has no span {span_id:016x}")
-    return trace, main_request(trace, span_id)
+    named = trace.nodes[span_id] if span_id is not None else _longest_like(trace, like)
+    return trace, named if named is not None and named.is_entry else main_request(trace, span_id)
+
+
+def _longest_like(trace: Trace, like: Node | None) -> Node | None:
+    if like is None:
+        return None
+    wanted = like.span.service, like.span.endpoint
+    same = [node for node in trace.requests() if (node.span.service, node.span.endpoint) == wanted]
+    return max(same, key=lambda node: node.duration_ns, default=None)
 
 
 def _told(trace: Trace, root: Node, ledger: Ledger) -> ComparedRequest:

@@ -110,6 +110,27 @@ def test_calls_beside_the_path_count_and_jobs_are_requests_of_their_own() -> Non
     assert (of_the_job.this.endpoint, of_the_job.this.duration_ns) == ("run/receipt", 360 * MS)
 
 
+def test_a_request_inside_a_trace_is_compared_with_its_like() -> None:
+    """An endpoint's examples are requests that others wait for: they and not their callers are laid over each other."""
+    with stored([sketched_batch([SLOW, FAST])]) as spans:
+        inner = spans.rows(
+            "select span_id from trace_spans where trace_id = $id::uuid and service = 'stock' and kind = 2 "
+            "order by start_ns",
+            id=trace_id(1),
+        )
+        report = compare_traces(spans, trace_id(1), inner[0][0], trace_id(2), None)
+        back = compare_traces(spans, trace_id(2), None, trace_id(1), inner[0][0])
+        longest = compare_traces(spans, trace_id(2), report.other.span_id, trace_id(1), None)
+        query = spans.rows("select span_id from trace_spans where operation_class = 'pool' order by span_id")[0][0]
+        waiting = compare_traces(spans, trace_id(1), query, trace_id(2), None)
+    # A server span begins half a millisecond after its client and ends as much before it.
+    assert (report.this.service, report.this.duration_ns) == ("stock", 59 * MS)
+    assert (report.other.service, report.other.duration_ns) == ("stock", 19 * MS)
+    assert (back.this.service, back.other.service) == ("shop", "stock")
+    assert longest.other.duration_ns == 59 * MS, "the longest of two"
+    assert (waiting.this.service, waiting.other.service) == ("shop", "shop"), "a call stands for who waits for it"
+
+
 def test_what_is_not_there_is_named() -> None:
     with stored([sketched_batch([FAST])]) as spans:
         with pytest.raises(NotFound, match=trace_id(9)):
