@@ -9,6 +9,7 @@ from analysis.endpoint_reports import ChosenReport, Contrasts, LedgerRow, Region
 from analysis.exemplars import exemplars_in
 from analysis.path_profile import path_profile
 from analysis.region import ChosenSample, sample_region
+from analysis.sample import equally_likely, mean_duration_ns
 from analysis.span import Spans
 from analysis.tail_sentence import (
     MAX_CAUSES,
@@ -32,7 +33,7 @@ def chosen_report(spans: Spans, service: str, endpoint: str, region: Region) -> 
     sample = sample_region(spans, service, endpoint, region)
     accounted = account(sample)
     rows = label_rows(accounted)
-    tail, body = sample.tail[:MAX_COMPARED], sample.body[:MAX_COMPARED]
+    tail, body = (equally_likely(side)[:MAX_COMPARED] for side in (sample.tail, sample.body))
     facts = facts_of(spans, [*tail, *body])
     common = contrasts(facts[: len(tail)], facts[len(tail) :])
     return ChosenReport(
@@ -66,8 +67,8 @@ def _sentence(sample: ChosenSample, rows: tuple[LedgerRow, ...], found: Contrast
     tail, body = sample.tail, sample.body
     if len(tail) < MIN_COHORT or len(body) < MIN_COHORT:
         return f"{opening} Too few to tell what they have in common."
-    rest_mean = sum(request.duration_ns for request in body) / len(body)
-    difference = sum(request.duration_ns for request in tail) / len(tail) - rest_mean
+    rest_mean = mean_duration_ns(body)
+    difference = mean_duration_ns(tail) - rest_mean
     if abs(difference) < max(MIN_DIFFERENCE_NS, MIN_DIFFERENCE_SHARE * rest_mean):
         return f"{opening} In the mean both take as long.{common_text(found, 'other')}"
     if difference < 0:

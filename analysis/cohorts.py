@@ -12,6 +12,7 @@ from analysis.accounting import bookings, request_ledger
 from analysis.draw import BODY
 from analysis.endpoint_reports import LedgerRow
 from analysis.ledger import TIME_KINDS, Category, Ledger, TimeKind
+from analysis.quantiles import Floats
 from analysis.region import ChosenSample
 from analysis.sample import Sample, SampledRequest
 from analysis.suspect_times import NOISE_NS
@@ -25,7 +26,6 @@ THE_REST = "everything else"
 
 _S = TypeVar("_S", Sample, ChosenSample)
 _Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
-_Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 _KeyOf = Callable[[Category, str], tuple[Category, str]]
 _ORDER = {category: position for position, category in enumerate(Category)}
 
@@ -37,10 +37,13 @@ class Accounted(Generic[_S]):
     sample: _S
     ledgers: tuple[Ledger, ...]
 
+    @property
+    def pairs(self) -> list[tuple[SampledRequest, Ledger]]:
+        return list(zip(self.sample.requests, self.ledgers, strict=True))
+
     def of(self, *, tail: bool) -> list[tuple[SampledRequest, Ledger]]:
         """Requests of the tail (or else the body) cohort with their ledgers."""
-        pairs = zip(self.sample.requests, self.ledgers, strict=True)
-        return [(request, ledger) for request, ledger in pairs if (request.in_tail if tail else request.in_body)]
+        return [(request, ledger) for request, ledger in self.pairs if (request.in_tail if tail else request.in_body)]
 
     def kind_shares(self) -> dict[TimeKind, float]:
         """Share of the endpoint's critical-path time by kind, each request weighted by how many it stands for."""
@@ -97,9 +100,14 @@ def _rows(accounted: Accounted[_S], key_of: _KeyOf) -> tuple[LedgerRow, ...]:
     if not keys:
         return ()
     tail_ns, body_ns = _matrix(tail, keys, key_of), _matrix(body, keys, key_of)
-    low, high = _interval(accounted, tail_ns, body_ns, lambda pairs: _matrix(pairs, keys, key_of))
-    tail_means, body_means = _means(tail_ns), _means(body_ns)
-    body_deviations = body_ns.std(axis=0).tolist() if len(body_ns) else [0.0] * len(keys)
+    tail_counts, body_counts = _adjusted_counts(tail), _adjusted_counts(body)
+    low, high = (
+        two_sample_interval(tail_ns, body_ns, tail_counts, body_counts)
+        if isinstance(accounted.sample, ChosenSample)
+        else _whole_interval(accounted.sample, _matrix(accounted.pairs, keys, key_of))
+    )
+    tail_means, body_means = _means(tail_ns, tail_counts), _means(body_ns, body_counts)
+    body_deviations = _deviations(body_ns, body_counts)
     rows = [
         LedgerRow(
             category=category,
@@ -117,22 +125,19 @@ def _rows(accounted: Accounted[_S], key_of: _KeyOf) -> tuple[LedgerRow, ...]:
     return tuple(rows)
 
 
-def _interval(
-    accounted: Accounted[_S],
-    tail_ns: _Matrix,
-    body_ns: _Matrix,
-    matrix_of: Callable[[Sequence[tuple[SampledRequest, Ledger]]], _Matrix],
-) -> tuple[list[float], list[float]]:
-    sample = accounted.sample
-    if isinstance(sample, ChosenSample):
-        return two_sample_interval(tail_ns, body_ns)
+def _whole_interval(sample: Sample, spent: _Matrix) -> tuple[list[float], list[float]]:
     return difference_interval(
         np.array([request.duration_ns for request in sample.requests], dtype=np.float64),
-        np.array([request.weight for request in sample.requests], dtype=np.float64),
+        np.array([request.drawn_weight for request in sample.requests], dtype=np.float64),
         [request.stratum for request in sample.requests],
-        matrix_of(list(zip(sample.requests, accounted.ledgers, strict=True))),
+        spent,
         sample.tail_quantile,
+        np.array([request.adjusted_count for request in sample.requests], dtype=np.float64),
     )
+
+
+def _adjusted_counts(cohort: Sequence[tuple[SampledRequest, Ledger]]) -> Floats:
+    return np.array([request.adjusted_count for request, _ in cohort], dtype=np.float64)
 
 
 def _matrix(
@@ -147,18 +152,31 @@ def _matrix(
     return matrix
 
 
-def _means(matrix: _Matrix) -> list[float]:
-    return [float(mean) for mean in matrix.mean(axis=0)] if len(matrix) else [0.0] * matrix.shape[1]
+def _means(matrix: _Matrix, counts: Floats) -> list[float]:
+    return [float(mean) for mean in counts @ matrix / counts.sum()] if len(matrix) else [0.0] * matrix.shape[1]
+
+
+def _deviations(matrix: _Matrix, counts: Floats) -> list[float]:
+    if not len(matrix):
+        return [0.0] * matrix.shape[1]
+    apart = np.square(matrix - np.array(_means(matrix, counts)))
+    return [float(one) for one in np.sqrt(counts @ apart / counts.sum())]
 
 
 def difference_interval(
-    durations: _Floats, weights: _Floats, strata: Sequence[int], spent: _Matrix, tail_quantile: float
+    durations: Floats,
+    weights: Floats,
+    strata: Sequence[int],
+    spent: _Matrix,
+    tail_quantile: float,
+    adjusted_counts: Floats,
 ) -> tuple[list[float], list[float]]:
     """95 % percentile bootstrap of mean(tail) - mean(body) for each column of what the sampled requests spent.
 
     Requests are drawn within their strata, the sizes of the strata too, and each draw has its own tail and body: where
     the tail begins is as uncertain as what is in it. With the cohorts held fixed the interval held the true difference
-    in 54 to 83 % of simulated windows. A request at a cohort's edge counts with its part inside.
+    in 54 to 83 % of simulated windows. A request at a cohort's edge counts with its part inside. `weights` are stratum
+    size / drawn; what a request stands for beyond that, after a sampler upstream, is its adjusted count.
     """
     random = np.random.default_rng(SEED)
     order = np.argsort(durations, kind="stable")
@@ -168,7 +186,7 @@ def difference_interval(
     drawn = np.zeros((DRAWS, len(durations)))
     for column, positions in enumerate(members):
         times = random.multinomial(len(positions), np.full(len(positions), 1 / len(positions)), size=DRAWS)
-        drawn[:, positions] = times * (counts[:, [column]] / len(positions))
+        drawn[:, positions] = times * (counts[:, [column]] / len(positions)) * adjusted_counts[order][positions]
     ends = np.cumsum(drawn, axis=1)
     total = ends[:, [-1]]
 
@@ -182,18 +200,23 @@ def difference_interval(
     return low.tolist(), high.tolist()
 
 
-def two_sample_interval(chosen: _Matrix, rest: _Matrix) -> tuple[list[float], list[float]]:
-    """95 % percentile bootstrap of mean(chosen) - mean(rest) for each column; each side is drawn on its own."""
+def two_sample_interval(
+    chosen: _Matrix, rest: _Matrix, chosen_counts: Floats, rest_counts: Floats
+) -> tuple[list[float], list[float]]:
+    """95 % percentile bootstrap of mean(chosen) - mean(rest) for each column; each side is drawn on its own.
+
+    A request counts in its mean as often as its adjusted count says.
+    """
     if not len(chosen) or not len(rest):
         return [0.0] * chosen.shape[1], [0.0] * chosen.shape[1]
     random = np.random.default_rng(SEED)
 
-    def means(matrix: _Matrix) -> _Matrix:
-        drawn = random.multinomial(len(matrix), np.full(len(matrix), 1 / len(matrix)), size=DRAWS)
-        resampled: _Matrix = (drawn @ matrix) / len(matrix)
+    def means(matrix: _Matrix, counts: Floats) -> _Matrix:
+        drawn = random.multinomial(len(matrix), np.full(len(matrix), 1 / len(matrix)), size=DRAWS) * counts
+        resampled: _Matrix = (drawn @ matrix) / drawn.sum(axis=1, keepdims=True)
         return resampled
 
-    low, high = np.quantile(means(chosen) - means(rest), (0.025, 0.975), axis=0)
+    low, high = np.quantile(means(chosen, chosen_counts) - means(rest, rest_counts), (0.025, 0.975), axis=0)
     return low.tolist(), high.tolist()
 
 

@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from analysis.sample import SampledRequest
-from analysis.sampling import adjusted_count
 from analysis.semantics import OperationClass
 from analysis.span import Spans, trace_bounds
 
@@ -56,8 +55,6 @@ class Facts:
     values: dict[Place, set[str]] = field(default_factory=lambda: defaultdict(set))
     numbers: dict[Place, float] = field(default_factory=dict)
     """The largest where there are several."""
-    adjusted_count: float | None = None
-    """How many requests it stands for after a sampler; None where its trace state does not say."""
 
 
 def is_symptom(key: str) -> bool:
@@ -71,8 +68,8 @@ def facts_of(spans: Spans, requests: Sequence[SampledRequest]) -> list[Facts]:
     return [_facts(request, attributes) for request in requests]
 
 
-_Texts = Mapping[tuple[str, int, int], tuple[str, str, str]]
-"""(attributes, resource attributes, trace state) by trace id, span id and span hash; the first two as JSON text."""
+_Texts = Mapping[tuple[str, int, int], tuple[str, str]]
+"""(attributes, resource attributes) as JSON text by trace id, span id and span hash."""
 
 
 def _attributes(spans: Spans, trace_ids: Iterable[str]) -> _Texts:
@@ -83,7 +80,7 @@ def _attributes(spans: Spans, trace_ids: Iterable[str]) -> _Texts:
     rows = spans.arrays(
         """
         select replace(s.trace_id::varchar, '-', ''), s.span_id, s.span_hash, s.attributes,
-               coalesce(r.attributes, '{}'), s.trace_state
+               coalesce(r.attributes, '{}')
         from trace_spans as s
         left join resources as r on r.resource_id = s.resource_id
         where s.trace_id in (select unnest($trace_ids)::uuid) and s.start_ns between $first_ns and $last_ns
@@ -103,10 +100,7 @@ def _facts(request: SampledRequest, attributes: _Texts) -> Facts:
         span = node.span
         if node.driver_copy or span.operation_class == OperationClass.ASGI:
             continue
-        own, resource, trace_state = attributes.get((span.trace_id, span.span_id, span.span_hash), ("", "", ""))
-        if node is request.root:
-            facts.adjusted_count = adjusted_count(trace_state)
-        for text in (own, resource):
+        for text in attributes.get((span.trace_id, span.span_id, span.span_hash), ()):
             for key, value, number in _members(text):
                 place = Place(span.service, key)
                 facts.values[place].add(value)

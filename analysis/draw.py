@@ -1,15 +1,20 @@
 """Which requests of an endpoint to look at: all of the tail, some of the rest, by a hash of their trace.
 
 Requests are drawn from strata of duration, so the same data always gives the same sample, and each stands for a number
-of requests (stratified sampling; weights are stratum size / drawn).
+of requests (stratified sampling; weights are stratum size / drawn). Where they were sampled upstream, each counts as
+often as it stands for when the strata are cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
+
+from analysis.quantiles import weighted_quantile
+from analysis.sampling import ADJUSTED_COUNT, is_sampled
 from analysis.span import Spans
 
 MIN_REQUESTS_P99 = 1000
@@ -39,11 +44,23 @@ class CohortBounds:
 class Draw(CohortBounds):
     """Which requests of one endpoint were drawn, before their traces are loaded."""
 
-    rows: tuple[tuple[str, int, int, int], ...]
-    """(trace id, span id, stratum, members of the stratum), by stratum and draw."""
+    rows: tuple[DrawnRequest, ...]
+    """By stratum and draw."""
 
 
-def tail_quantile(count: int) -> float:
+class DrawnRequest(NamedTuple):
+    """One that was drawn, before its trace is loaded."""
+
+    trace_id: str
+    span_id: int
+    stratum: int
+    members: int
+    """Of the stratum."""
+    adjusted_count: float
+    """How many requests it stands for after a sampler upstream."""
+
+
+def tail_quantile(count: float) -> float:
     """0.99, or 0.95 where the p99 cohort would hold fewer than ten requests."""
     return 0.99 if count >= MIN_REQUESTS_P99 else 0.95
 
@@ -51,40 +68,64 @@ def tail_quantile(count: int) -> float:
 def draw_requests(spans: Spans, shares: Mapping[tuple[str, str], float]) -> list[Draw]:
     """Which requests of each endpoint to load, in the order asked for; a few queries, whatever their number."""
     keys = list(shares)
+    sampled = is_sampled(spans)
     spans.keep(
         "drawable",
-        """
-        select asked.place, trace_id, span_id, duration_ns from requests
+        f"""
+        select asked.place, trace_id, span_id, duration_ns, {ADJUSTED_COUNT if sampled else "1.0"} as adjusted_count
+        from requests
         join (
             select unnest($services) as service, unnest($endpoints) as endpoint, unnest($places) as place
         ) as asked on asked.service = requests.service and asked.endpoint = requests.endpoint
-        """,
+        """,  # noqa: S608 - a constant expression
         services=[service for service, _ in keys],
         endpoints=[endpoint for _, endpoint in keys],
         places=list(range(len(keys))),
     )
-    bounds = spans.rows(
-        f"""
-        select place, count(*) as n, {spans.quantile("duration_ns", 0.4)},
-               {spans.quantile("duration_ns", 0.6)}, {spans.quantile("duration_ns", 0.9)},
-               {spans.quantile("duration_ns", 0.95)}, {spans.quantile("duration_ns", 0.99)}
-        from drawable group by place order by place
-        """  # noqa: S608 - the engine's words for quantiles
-    )
     plans = []
-    for place, total, *found in bounds:
-        low_ns, high_ns, p90_ns, p95_ns, p99_ns = (round(bound) for bound in found)
-        q = tail_quantile(total)
+    for place, total, beyond_p99, bounds in _adjusted_bounds(spans) if sampled else _bounds(spans):
+        low_ns, high_ns, p90_ns, p95_ns, p99_ns = bounds
+        q = tail_quantile(100 * beyond_p99)
         tail_ns = p99_ns if q == 0.99 else p95_ns
         caps = _caps(total, shares[keys[place]])
-        plans.append(_Plan(int(place), int(total), q, low_ns, high_ns, p90_ns, tail_ns, caps))
-    rows: dict[int, list[tuple[str, int, int, int]]] = {plan.place: [] for plan in plans}
-    for place, trace_id, span_id, stratum, members in _drawn(spans, plans):
-        rows[place].append((trace_id, int(span_id), int(stratum), int(members)))
+        plans.append(_Plan(place, total, q, low_ns, high_ns, p90_ns, tail_ns, caps))
+    rows: dict[int, list[DrawnRequest]] = {plan.place: [] for plan in plans}
+    for place, one in _drawn(spans, plans):
+        rows[place].append(one)
     return [
         Draw(*keys[plan.place], plan.total, plan.q, plan.tail_ns, plan.low_ns, plan.high_ns, tuple(rows[plan.place]))
         for plan in plans
     ]
+
+
+_BOUNDS = (*BODY, 0.9, 0.95, 0.99)
+_Bounds = tuple[int, int, float, tuple[int, ...]]
+"""Place, requests, how many of them to expect beyond p99, and the durations at `_BOUNDS`."""
+
+
+def _bounds(spans: Spans) -> Iterator[_Bounds]:
+    rows = spans.rows(
+        f"""
+        select place, count(*) as n, {", ".join(spans.quantile("duration_ns", q) for q in _BOUNDS)}
+        from drawable group by place order by place
+        """  # noqa: S608 - the engine's words for quantiles
+    )
+    for place, total, *found in rows:
+        yield int(place), int(total), total / 100, tuple(map(round, found))
+
+
+def _adjusted_bounds(spans: Spans) -> Iterator[_Bounds]:
+    rows = spans.arrays(
+        """
+        select place, count(*) as n, list(duration_ns::bigint) as durations_ns, list(adjusted_count::double) as weights
+        from drawable group by place order by place
+        """
+    )
+    for place, total, durations_ns, weights in rows:
+        values = durations_ns.astype(np.float64)
+        bounds = tuple(round(weighted_quantile(values, weights / weights.min(), q)) for q in _BOUNDS)
+        # A sampler that keeps slow requests leaves more of them than the hundredth part.
+        yield int(place), int(total), float((durations_ns >= bounds[-1]).sum()), bounds
 
 
 class _Plan(NamedTuple):
@@ -100,12 +141,12 @@ class _Plan(NamedTuple):
     caps: tuple[int, ...]
 
 
-def _drawn(spans: Spans, plans: Sequence[_Plan]) -> list[tuple[Any, ...]]:
-    """(place, trace id, span id, stratum, members of the stratum), by stratum and draw."""
+def _drawn(spans: Spans, plans: Sequence[_Plan]) -> list[tuple[int, DrawnRequest]]:
+    """With the place of its endpoint, by stratum and draw."""
     spans.keep(
         "strata",
         """
-        select drawable.place, trace_id, span_id,
+        select drawable.place, trace_id, span_id, adjusted_count,
                case when duration_ns >= tail_ns then 4 when duration_ns > p90_ns then 3
                     when duration_ns > high_ns then 2 when duration_ns >= low_ns then 1 else 0 end as stratum
         from drawable
@@ -130,8 +171,8 @@ def _drawn(spans: Spans, plans: Sequence[_Plan]) -> list[tuple[Any, ...]]:
     return draw_strata(spans, strata)
 
 
-def draw_strata(spans: Spans, strata: Sequence[Stratum]) -> list[tuple[Any, ...]]:
-    """(place, trace id, span id, stratum, members of the stratum) of the relation `strata`, by stratum and draw."""
+def draw_strata(spans: Spans, strata: Sequence[Stratum]) -> list[tuple[int, DrawnRequest]]:
+    """Of the relation `strata`, with the place, by stratum and draw."""
     # Sorting all of 1.1 million requests by hash took 0.2 s: the lowest hashes are sought among the low ones first.
     drawn = _lowest(spans, strata, [stratum.enough for stratum in strata])
     if len(drawn) < sum(min(stratum.cap, stratum.members) for stratum in strata):
@@ -144,7 +185,7 @@ _ALL_HASHES = "g"
 
 
 class Stratum(NamedTuple):
-    """A part of the kept relation `strata` (place, trace_id, span_id, stratum): its size and how many to draw of it."""
+    """A part of the kept relation `strata` (place, trace_id, span_id, adjusted_count, stratum) and how many to draw."""
 
     place: int
     number: int
@@ -158,9 +199,9 @@ class Stratum(NamedTuple):
         return f"{int(share * 2**48):012x}" if share < 1 else _ALL_HASHES
 
 
-def _lowest(spans: Spans, strata: Sequence[Stratum], bounds: Sequence[str]) -> list[tuple[Any, ...]]:
+def _lowest(spans: Spans, strata: Sequence[Stratum], bounds: Sequence[str]) -> list[tuple[int, DrawnRequest]]:
     """Of each stratum the requests with the lowest hashes, as many as its cap, where they are below its bound."""
-    return spans.rows(
+    rows = spans.rows(
         """
         with asked as (
             select unnest($places) as place, unnest($strata) as stratum, unnest($members) as members,
@@ -173,7 +214,7 @@ def _lowest(spans: Spans, strata: Sequence[Stratum], bounds: Sequence[str]) -> l
             from strata join asked on asked.place = strata.place and asked.stratum = strata.stratum
             where md5(trace_id::varchar) < bound
         )
-        select place, replace(trace_id::varchar, '-', ''), span_id, stratum, members from ranked
+        select place, replace(trace_id::varchar, '-', ''), span_id, stratum, members, adjusted_count from ranked
         where draw <= cap
         order by place, stratum, draw
         """,
@@ -183,6 +224,10 @@ def _lowest(spans: Spans, strata: Sequence[Stratum], bounds: Sequence[str]) -> l
         caps=[stratum.cap for stratum in strata],
         bounds=list(bounds),
     )
+    return [
+        (int(place), DrawnRequest(trace_id, int(span_id), int(stratum), int(members), float(adjusted)))
+        for place, trace_id, span_id, stratum, members, adjusted in rows
+    ]
 
 
 def _caps(total: int, share: float) -> tuple[int, ...]:

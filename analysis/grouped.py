@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.quantiles import Quantile, interval_ranks
+from analysis.quantiles import Quantile, interval_ranks, quantiles_of_kept
 from analysis.span import Spans
 
 QUANTILES = (0.5, 0.95, 0.99, 0.999)
@@ -25,20 +25,33 @@ class Group:
     total_ns: int
     max_ns: int
     quantiles: tuple[Quantile, ...]
+    adjusted_count: float
+    """How many the group stands for, of which so many failed: `count` and `failed` where nothing was sampled."""
+    adjusted_failed: float
 
 
 def group_quantiles(
-    spans: Spans, source: str, parameters: Mapping[str, object] | None = None, qs: Sequence[float] = QUANTILES
+    spans: Spans,
+    source: str,
+    parameters: Mapping[str, object] | None = None,
+    qs: Sequence[float] = QUANTILES,
+    *,
+    adjusted: bool = False,
 ) -> dict[tuple[str, str], Group]:
     """Measures by (first, second) of a select that yields `first, second, value_ns, failed`, largest total first.
 
     `source` is SQL text of the caller's own, never of a sender's. Values are exact, interpolated quantiles, bounds
-    of the intervals are order statistics (see `analysis.quantiles.interval_ranks`).
+    of the intervals are order statistics (see `analysis.quantiles.interval_ranks`). With `adjusted` the select yields
+    `adjusted_count` too, how many each value stands for.
     """
+    stands_for = "adjusted_count" if adjusted else "1"
     rows = spans.arrays(
         f"""
-        select first, second, count(*) as n, sum(failed)::bigint as failures, sum(value_ns)::hugeint as total_ns,
-               max(value_ns)::bigint as max_ns, list(value_ns::bigint) as durations_ns
+        select first, second, count(*) as n, sum(failed)::bigint as failures,
+               sum(value_ns * {stands_for})::hugeint as total_ns, max(value_ns)::bigint as max_ns,
+               list(value_ns::bigint) as durations_ns, sum({stands_for})::double as stood,
+               sum(failed * {stands_for})::double as failures_stood,
+               {"list(adjusted_count::double)" if adjusted else "null"} as weights
         from ({source}) as source
         group by first, second
         order by total_ns desc, first, second
@@ -46,8 +59,18 @@ def group_quantiles(
         **(parameters or {}),
     )
     return {
-        (first, second): Group(count, failures, int(total_ns), max_ns, _quantiles(durations_ns, qs))
-        for first, second, count, failures, total_ns, max_ns, durations_ns in rows
+        (first, second): Group(
+            count=count,
+            failed=failures,
+            total_ns=int(total_ns),
+            max_ns=max_ns,
+            quantiles=quantiles_of_kept(durations_ns.astype(np.float64), weights, qs)
+            if adjusted
+            else _quantiles(durations_ns, qs),
+            adjusted_count=stood,
+            adjusted_failed=failures_stood,
+        )
+        for first, second, count, failures, total_ns, max_ns, durations_ns, stood, failures_stood, weights in rows
     }
 
 

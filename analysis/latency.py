@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 from analysis.endpoint_reports import HeatMap, LatencySeries
 from analysis.grouped import bucket_size_ns, bucket_starts_ns, group_quantiles
+from analysis.quantiles import quantiles_of_kept
 from analysis.reports import EndpointRow
+from analysis.sampling import ADJUSTED_COUNT, is_sampled
 from analysis.span import Spans
 
 SPARKLINE_PARTS = 24
 
-_REQUESTS = """
-    select service as first, endpoint as second, duration_ns as value_ns,
-           case when outcome = 'ok' then 0 else 1 end as failed
-    from requests
-    where request_class in ('request', 'candidate')
+_FIELDS = """
+    service as first, endpoint as second, duration_ns as value_ns, case when outcome = 'ok' then 0 else 1 end as failed
 """
+_FROM = "from requests where request_class in ('request', 'candidate')"
+_REQUESTS = f"select {_FIELDS} {_FROM}"
+_ADJUSTED = f"select {_FIELDS}, {ADJUSTED_COUNT} as adjusted_count {_FROM}"
 _OF_ENDPOINT = "and service = $service and endpoint = $endpoint"
 
 _ENOUGH = {0.5: 1, 0.95: 20, 0.99: 100}
@@ -27,12 +32,12 @@ _ENOUGH = {0.5: 1, 0.95: 20, 0.99: 100}
 
 def endpoint_rows(spans: Spans) -> list[EndpointRow]:
     """All endpoints of the window by total time, largest first; drivers, polling and websockets are no endpoints."""
-    return _rows(spans, _REQUESTS, {})
+    return _rows(spans, "", {})
 
 
 @dataclass(frozen=True)
 class EndpointTotal:
-    """How many requests an endpoint had in the window, and their time together."""
+    """How many requests of an endpoint the window holds, and the time together of all that they stand for."""
 
     service: str
     endpoint: str
@@ -42,25 +47,30 @@ class EndpointTotal:
 
 def endpoint_totals(spans: Spans) -> list[EndpointTotal]:
     """The endpoints of `endpoint_rows` in its order, without quantiles: a fifth of its time."""
+    sampled = is_sampled(spans)
     rows = spans.rows(
         f"""
-        select first, second, count(*) as n, sum(value_ns)::hugeint as total_ns from ({_REQUESTS}) as source
+        select first, second, count(*) as n,
+               sum(value_ns{" * adjusted_count" if sampled else ""})::hugeint as total_ns
+        from ({_ADJUSTED if sampled else _REQUESTS}) as source
         group by first, second
         order by total_ns desc, first, second
-        """  # noqa: S608 - a constant of this module
+        """  # noqa: S608 - constants of this module
     )
     return [EndpointTotal(service, endpoint, int(count), int(total)) for service, endpoint, count, total in rows]
 
 
 def endpoint_row(spans: Spans, service: str, endpoint: str) -> EndpointRow | None:
     """One endpoint of the window, None where it has no request."""
-    rows = _rows(spans, f"{_REQUESTS} {_OF_ENDPOINT}", {"service": service, "endpoint": endpoint})
+    rows = _rows(spans, _OF_ENDPOINT, {"service": service, "endpoint": endpoint})
     return rows[0] if rows else None
 
 
-def _rows(spans: Spans, source: str, parameters: Mapping[str, object]) -> list[EndpointRow]:
-    groups = group_quantiles(spans, source, parameters)
-    sparklines = _sparklines(spans, parameters)
+def _rows(spans: Spans, condition: str, parameters: Mapping[str, object]) -> list[EndpointRow]:
+    sampled = is_sampled(spans)
+    source = f"{_ADJUSTED if sampled else _REQUESTS} {condition}"
+    groups = group_quantiles(spans, source, parameters, adjusted=sampled)
+    sparklines = _sparklines(spans, condition, parameters)
     seconds = max(spans.window.duration_ns, 1) / 1e9
     empty = (0,) * SPARKLINE_PARTS
     return [
@@ -69,7 +79,9 @@ def _rows(spans: Spans, source: str, parameters: Mapping[str, object]) -> list[E
             endpoint=endpoint,
             count=group.count,
             errors=group.failed,
-            rate_per_s=group.count / seconds,
+            adjusted_count=group.adjusted_count,
+            adjusted_errors=group.adjusted_failed,
+            rate_per_s=group.adjusted_count / seconds,
             total_ns=group.total_ns,
             p50=group.quantiles[0],
             p95=group.quantiles[1],
@@ -84,29 +96,70 @@ def _rows(spans: Spans, source: str, parameters: Mapping[str, object]) -> list[E
     ]
 
 
-def _sparklines(spans: Spans, parameters: Mapping[str, object]) -> Mapping[tuple[str, str], tuple[int, ...]]:
+def _sparklines(
+    spans: Spans, condition: str, parameters: Mapping[str, object]
+) -> Mapping[tuple[str, str], tuple[int, ...]]:
     """p95 in each of 24 equal parts of the window, or the maximum where a part holds fewer than 20 requests."""
     window = spans.window
     part_ns = max(1, -(-window.duration_ns // SPARKLINE_PARTS))
-    rows = spans.rows(
+    parts = _Parts(window.start_ns, part_ns, SPARKLINE_PARTS, (0.95,))
+    lines: dict[tuple[str, str], list[int]] = {}
+    for part in _by_time(spans, parts, condition, parameters):
+        line = lines.setdefault((part.service, part.endpoint), [0] * SPARKLINE_PARTS)
+        line[part.number] = part.quantiles_ns[0] if part.requests >= _ENOUGH[0.95] else part.max_ns
+    return {key: tuple(line) for key, line in lines.items()}
+
+
+class _Parts(NamedTuple):
+    """Equal parts of a window, and what to take of each."""
+
+    first_ns: int
+    part_ns: int
+    number: int
+    qs: tuple[float, ...]
+
+
+class _Part(NamedTuple):
+    """One endpoint's requests in one part."""
+
+    service: str
+    endpoint: str
+    number: int
+    requests: int
+    failed: int
+    max_ns: int
+    quantiles_ns: tuple[int, ...]
+
+
+def _by_time(spans: Spans, parts: _Parts, condition: str, parameters: Mapping[str, object]) -> Iterator[_Part]:
+    sampled = is_sampled(spans)
+    if sampled:
+        asked = f"list(duration_ns::bigint) as durations_ns, list(({ADJUSTED_COUNT})::double) as weights"
+    else:
+        asked = ", ".join(spans.quantile("duration_ns", q) for q in parts.qs)
+    query = spans.arrays if sampled else spans.rows
+    rows = query(
         f"""
-        select service, endpoint, floor((start_ns - $start_ns) / $part_ns) as part, count(*) as n,
-               {spans.quantile("duration_ns", 0.95)} as p95_ns, max(duration_ns) as max_ns
-        from requests
-        where request_class in ('request', 'candidate') {_OF_ENDPOINT if parameters else ""}
+        select service, endpoint, floor((start_ns - $first_ns) / $part_ns)::bigint as part, count(*) as n,
+               sum(case when outcome = 'ok' then 0 else 1 end)::bigint as failed, max(duration_ns)::bigint as max_ns,
+               {asked}
+        {_FROM} {condition}
         group by service, endpoint, part
         order by service, endpoint, part
-        """,  # noqa: S608 - the engine's word for a quantile
-        start_ns=window.start_ns,
-        part_ns=part_ns,
+        """,
+        first_ns=parts.first_ns,
+        part_ns=parts.part_ns,
         **parameters,
     )
-    lines: dict[tuple[str, str], list[int]] = {}
-    for service, endpoint, part, count, p95_ns, max_ns in rows:
-        line = lines.setdefault((service, endpoint), [0] * SPARKLINE_PARTS)
-        if 0 <= part < SPARKLINE_PARTS:
-            line[int(part)] = round(p95_ns) if count >= _ENOUGH[0.95] else int(max_ns)
-    return {key: tuple(line) for key, line in lines.items()}
+    for service, endpoint, number, count, failed, max_ns, *values in rows:
+        if not 0 <= number < parts.number:
+            continue
+        if sampled:
+            found = quantiles_of_kept(values[0].astype(np.float64), values[1], parts.qs)
+            quantiles_ns = tuple(quantile.value_ns or 0 for quantile in found)
+        else:
+            quantiles_ns = tuple(map(round, values))
+        yield _Part(service, endpoint, int(number), int(count), int(failed), int(max_ns), quantiles_ns)
 
 
 def latency_series(spans: Spans, service: str, endpoint: str, buckets: int = 60) -> LatencySeries:
@@ -115,28 +168,13 @@ def latency_series(spans: Spans, service: str, endpoint: str, buckets: int = 60)
     bucket_ns = bucket_size_ns(window.duration_ns, buckets)
     starts = bucket_starts_ns(window.start_ns, window.end_ns, bucket_ns)
     qs = tuple(_ENOUGH)
-    rows = spans.rows(
-        f"""
-        select floor((start_ns - $first_ns) / $bucket_ns) as bucket, count(*) as n,
-               sum(case when outcome = 'ok' then 0 else 1 end) as errors,
-               {", ".join(spans.quantile("duration_ns", q) for q in qs)}
-        from requests
-        where service = $service and endpoint = $endpoint and request_class in ('request', 'candidate')
-        group by bucket
-        order by bucket
-        """,  # noqa: S608 - the engine's words for quantiles
-        first_ns=starts[0],
-        bucket_ns=bucket_ns,
-        service=service,
-        endpoint=endpoint,
-    )
     counts, errors = [0] * len(starts), [0] * len(starts)
     lines: list[list[int | None]] = [[None] * len(starts) for _ in qs]
-    for bucket, count, failed, *values in rows:
-        at = int(bucket)
-        counts[at], errors[at] = int(count), int(failed)
-        for line, q, value in zip(lines, qs, values, strict=True):
-            line[at] = round(value) if count >= _ENOUGH[q] else None
+    parts = _Parts(starts[0], bucket_ns, len(starts), qs)
+    for part in _by_time(spans, parts, _OF_ENDPOINT, {"service": service, "endpoint": endpoint}):
+        counts[part.number], errors[part.number] = part.requests, part.failed
+        for line, q, value in zip(lines, qs, part.quantiles_ns, strict=True):
+            line[part.number] = value if part.requests >= _ENOUGH[q] else None
     p50, p95, p99 = (tuple(line) for line in lines)
     return LatencySeries(bucket_ns, starts, tuple(counts), tuple(errors), p50, p95, p99)
 

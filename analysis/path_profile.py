@@ -49,8 +49,9 @@ def path_profile(tail: Sequence[SampledRequest], body: Sequence[SampledRequest])
     """Every call path that takes at least 1 % of a mean request, callers before what they call, in order of time."""
     top = _Path(("", ""))
     for cohort, slow in ((tail, True), (body, False)):
+        stand_for = sum(request.adjusted_count for request in cohort)
         for request in cohort:
-            _add(top, request, slow, 1 / len(cohort))
+            _add(top, request, slow, request.adjusted_count / stand_for)
     totals = _totals(top)
     least = {slow: MIN_SHARE * totals[id(top)][slow] for slow in (True, False)}
     steps: list[PathStep] = []

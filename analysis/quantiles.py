@@ -2,6 +2,8 @@
 
 Method: the ranks around a sample quantile that hold the true one with 95 % confidence follow from the binomial
 distribution alone, without any assumption about the shape of the data (David & Nagaraja, Order Statistics, 7.1).
+Where a value stands for several requests, for different numbers of them, as many equal ones are taken as would estimate
+the share below the quantile as well (Woodruff, JASA 1952; Kish's design effect, for this share alone).
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ import numpy as np
 
 CONFIDENCE = 0.95
 
+Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
+
 
 @dataclass(frozen=True)
 class Quantile:
     """One quantile of durations in nanoseconds with its 95 % interval.
 
     `low_ns` and `high_ns` are None where `count` is too small for a two-sided interval (368 for p99, 72 for p95);
-    `value_ns` is None where there is no data at all.
+    `value_ns` is None where there is no data at all, or none that tells it.
     """
 
     q: float
@@ -86,3 +90,38 @@ def quantile(ordered: Sequence[int], q: float) -> Quantile:
     ranks = interval_ranks(count, q)
     low, high = (ordered[ranks[0] - 1], ordered[ranks[1] - 1]) if ranks else (None, None)
     return Quantile(q, count, sample_quantile(ordered, q), low, high)
+
+
+def weighted_quantile(values: Floats, weights: Floats, q: float) -> float:
+    """The interpolated quantile of values that stand for `weights` requests each, which need not be whole.
+
+    Each value lies in the middle of the ranks that it stands for, so that equal weights of 1 give the engine's own
+    quantile (Hyndman & Fan type 7). A step function would read the boundary of a thinly sampled stratum from its
+    largest drawn member: p99 came out 3 to 5 % too low, savings 5 to 12 %.
+    """
+    order = np.argsort(values, kind="stable")
+    ordered = weights[order]
+    ends = np.cumsum(ordered)
+    ranks = ends - (ordered + 1) / 2
+    return float(np.interp(q * (ends[-1] - 1), ranks, values[order]))
+
+
+def quantiles_of_kept(values: Floats, weights: Floats, qs: Sequence[float]) -> tuple[Quantile, ...]:
+    """Quantiles of all requests from kept ones that stand for `weights` of them each; there is at least one."""
+    count = len(values)
+    order = np.argsort(values, kind="stable")
+    ordered, shares = values[order], weights[order] / weights.sum()
+    ends = np.cumsum(shares)
+    found = []
+    for q in qs:
+        value_ns = weighted_quantile(ordered, shares / shares.min(), q)
+        spread = np.square(shares * ((ordered <= value_ns) - q)).sum()
+        as_many = round(q * (1 - q) / float(spread))
+        ranks = interval_ranks(as_many, q)
+        bounds: tuple[int | None, int | None] = (None, None)
+        if ranks is not None:
+            places = np.searchsorted(ends, [(rank - 0.5) / as_many for rank in ranks])
+            low, high = ordered[np.minimum(places, count - 1)]
+            bounds = round(float(low)), round(float(high))
+        found.append(Quantile(q, count, round(value_ns), *bounds))
+    return tuple(found)

@@ -1,7 +1,8 @@
 """A region of an endpoint's requests, by when they began and how long they took, and a repeatable draw of both sides.
 
 Those in the region and those outside it are each drawn by the lowest hashes of their traces, so that each side is a
-simple random sample of its requests: means and shares of the sample hold for the side.
+simple random sample of its kept requests: means and shares of the sample, each request counted as often as it stands
+for after a sampler upstream, hold for the side.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from analysis.draw import Stratum, draw_strata
 from analysis.endpoint_reports import Region, Side
 from analysis.errors import NotFound
 from analysis.sample import SampledRequest, linked_traces, request_root
+from analysis.sampling import ADJUSTED_COUNT, is_sampled
 from analysis.span import Spans
 
 DRAWN_A_SIDE = 200
@@ -42,13 +44,14 @@ def sample_region(spans: Spans, service: str, endpoint: str, region: Region) -> 
     """Up to 200 requests in the region and up to 200 outside it; raises NotFound where the region holds none."""
     spans.keep(
         "strata",
-        """
+        f"""
         select 0 as place, trace_id, span_id, duration_ns, outcome,
+               {ADJUSTED_COUNT if is_sampled(spans) else "1.0"} as adjusted_count,
                case when start_ns >= $from_ns and start_ns < $to_ns
                      and duration_ns >= $low_ns and duration_ns < $high_ns then 1 else 0 end as stratum
         from requests
         where service = $service and endpoint = $endpoint and request_class in ('request', 'candidate')
-        """,
+        """,  # noqa: S608 - a constant expression
         service=service,
         endpoint=endpoint,
         from_ns=region.from_ns,
@@ -69,21 +72,22 @@ def sample_region(spans: Spans, service: str, endpoint: str, region: Region) -> 
     if 1 not in sides:
         raise NotFound(f"no request to {service} {endpoint} in the chosen region and window")
     drawn = draw_strata(spans, [Stratum(0, number, side.count, DRAWN_A_SIDE) for number, side in sides.items()])
-    traces = linked_traces(spans, [trace_id for _, trace_id, *_ in drawn])
+    traces = linked_traces(spans, [one.trace_id for _, one in drawn])
     requests = []
-    for _, trace_id, span_id, stratum, members in drawn:
-        trace = traces[trace_id]
-        root = request_root(trace, int(span_id), service)
+    for _, one in drawn:
+        trace = traces[one.trace_id]
+        root = request_root(trace, one.span_id, service)
         if root is not None:
             requests.append(
                 SampledRequest(
                     trace,
                     root,
                     root.duration_ns,
-                    weight=members / min(members, DRAWN_A_SIDE),
-                    stratum=int(stratum),
-                    in_tail=stratum == 1,
-                    in_body=stratum == 0,
+                    weight=one.members / min(one.members, DRAWN_A_SIDE) * one.adjusted_count,
+                    stratum=one.stratum,
+                    in_tail=one.stratum == 1,
+                    in_body=one.stratum == 0,
+                    adjusted_count=one.adjusted_count,
                 )
             )
     return ChosenSample(service, endpoint, region, sides[1], sides.get(0, Side(0, 0, 0)), tuple(requests))

@@ -14,8 +14,13 @@ class EndpointRow:
     service: str
     endpoint: str
     count: int
+    """Of those that were kept, like `errors`."""
     errors: int
+    adjusted_count: float
+    """How many requests they stand for, of which so many failed: more than `count` where a sampler said so."""
+    adjusted_errors: float
     rate_per_s: float
+    """Of all that they stand for, like `total_ns`."""
     total_ns: int
     p50: Quantile
     p95: Quantile
@@ -30,7 +35,11 @@ class EndpointRow:
 
     @property
     def error_share(self) -> float:
-        return self.errors / self.count if self.count else 0.0
+        return self.adjusted_errors / self.adjusted_count if self.adjusted_count else 0.0
+
+    @property
+    def sampled(self) -> bool:
+        return self.adjusted_count > self.count
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from analysis.draw import STRATA_CAPS, CohortBounds, Draw, draw_requests
 from analysis.node import Node
@@ -23,6 +24,13 @@ class SampledRequest:
     stratum: int
     in_tail: bool
     in_body: bool
+    adjusted_count: float = 1.0
+    """How many requests it stood for before any was drawn, after a sampler upstream: part of `weight`."""
+
+    @property
+    def drawn_weight(self) -> float:
+        """How many kept requests it stands for: stratum size / drawn."""
+        return self.weight / self.adjusted_count
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,18 +57,18 @@ def sample_endpoint(spans: Spans, service: str, endpoint: str, share: float = 1.
 def sample_endpoints(spans: Spans, shares: Mapping[tuple[str, str], float]) -> list[Sample]:
     """Samples of several endpoints (service, name) that have requests; a trace that they share is loaded once."""
     draws = draw_requests(spans, shares)
-    traces = linked_traces(spans, [trace_id for draw in draws for trace_id, *_ in draw.rows])
+    traces = linked_traces(spans, [one.trace_id for draw in draws for one in draw.rows])
     return [_sample(draw, traces) for draw in draws]
 
 
 def _sample(draw: Draw, traces: Mapping[str, Trace]) -> Sample:
     per_stratum = [0] * len(STRATA_CAPS)
-    for row in draw.rows:
-        per_stratum[row[2]] += 1
+    for one in draw.rows:
+        per_stratum[one.stratum] += 1
     requests = []
-    for trace_id, span_id, stratum, members in draw.rows:
-        trace = traces[trace_id]
-        root = request_root(trace, span_id, draw.service)
+    for one in draw.rows:
+        trace = traces[one.trace_id]
+        root = request_root(trace, one.span_id, draw.service)
         if root is None:
             continue
         duration_ns = root.duration_ns
@@ -69,10 +77,11 @@ def _sample(draw: Draw, traces: Mapping[str, Trace]) -> Sample:
                 trace,
                 root,
                 duration_ns,
-                members / per_stratum[stratum],
-                stratum,
+                one.members / per_stratum[one.stratum] * one.adjusted_count,
+                one.stratum,
                 in_tail=root.span.duration_ns >= draw.tail_from_ns,
                 in_body=draw.body_low_ns <= root.span.duration_ns <= draw.body_high_ns,
+                adjusted_count=one.adjusted_count,
             )
         )
     return Sample(
@@ -100,3 +109,23 @@ def linked_traces(spans: Spans, trace_ids: list[str]) -> dict[str, Trace]:
     loaded: Mapping[str, list[Span]] = load_traces(spans, list(dict.fromkeys(trace_ids)))
     clock = host_clock(loaded.values())
     return dict(zip(loaded, build_traces(loaded.values(), clock), strict=True))
+
+
+def mean_duration_ns(requests: Sequence[SampledRequest]) -> float:
+    """Of one cohort, at least one request; each counts as often as it stands for after a sampler upstream."""
+    stand_for = sum(request.adjusted_count for request in requests)
+    return sum(request.duration_ns * request.adjusted_count for request in requests) / stand_for
+
+
+def equally_likely(requests: Sequence[SampledRequest]) -> list[SampledRequest]:
+    """Of some requests those that would be there had all been sampled alike: shares of them are shares of all.
+
+    Each stays with its adjusted count / the largest, by a hash of its trace id other than the one that draws.
+    """
+    largest = max((request.adjusted_count for request in requests), default=1.0)
+    return [request for request in requests if _unit_hash(request.trace.trace_id) * largest < request.adjusted_count]
+
+
+def _unit_hash(trace_id: str) -> float:
+    """In [0, 1)."""
+    return int.from_bytes(blake2b(trace_id.encode(), digest_size=6).digest()) / 2**48

@@ -16,7 +16,7 @@ from analysis.latency import endpoint_row, heat_map, latency_series
 from analysis.ledger import TimeKind
 from analysis.path_profile import path_profile
 from analysis.reports import EndpointRow
-from analysis.sample import Sample, sample_endpoint
+from analysis.sample import Sample, equally_likely, sample_endpoint
 from analysis.sampling import sampling_note
 from analysis.semantics import OperationClass
 from analysis.span import Spans
@@ -43,10 +43,9 @@ def endpoint_report(spans: Spans, service: str, endpoint: str) -> EndpointReport
     labels = label_rows(accounted)
     series = latency_series(spans, service, endpoint)
     # In the order of the draw, which is by hash: as good as any.
-    tail, body = sample.tail[:MAX_COMPARED], sample.body[:MAX_COMPARED]
+    tail, body = (equally_likely(cohort)[:MAX_COMPARED] for cohort in (sample.tail, sample.body))
     facts = facts_of(spans, [*tail, *body])
-    slow, normal = facts[: len(tail)], facts[len(tail) :]
-    common = contrasts(slow, normal)
+    common = contrasts(facts[: len(tail)], facts[len(tail) :])
     return EndpointReport(
         row=row,
         sentence=tail_sentence(row, accounted, labels, common),
@@ -65,7 +64,7 @@ def endpoint_report(spans: Spans, service: str, endpoint: str) -> EndpointReport
         contrasts=common,
         path=path_profile(sample.tail, sample.body),
         exemplars=exemplars(spans, row),
-        trust=_trust(accounted, sampling_note([f.adjusted_count for f in slow], [f.adjusted_count for f in normal])),
+        trust=_trust(accounted, row),
     )
 
 
@@ -87,8 +86,13 @@ def with_shares(row: EndpointRow, accounted: Accounted[Sample]) -> EndpointRow:
     )
 
 
-def _trust(accounted: Accounted[Sample], sampled: str) -> tuple[str, ...]:
+def _trust(accounted: Accounted[Sample], row: EndpointRow) -> tuple[str, ...]:
     sample = accounted.sample
+    sampled = sampling_note(
+        [request.adjusted_count for request in sample.tail],
+        [request.adjusted_count for request in sample.body],
+        row.adjusted_count,
+    )
     notes = [
         f"{count_text(len(sample.requests))} of {count_text(sample.total)} requests were looked at span by span, "
         f"{count_text(len(sample.tail))} of them in the tail and {count_text(len(sample.body))} in the body."

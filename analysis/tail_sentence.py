@@ -10,7 +10,7 @@ from analysis.endpoint_reports import Contrasts, LedgerRow
 from analysis.ledger import Category
 from analysis.quantiles import quantile
 from analysis.reports import EndpointRow
-from analysis.sample import Sample
+from analysis.sample import Sample, mean_duration_ns
 from analysis.wording import count_text, duration_text, interval_text, listed_text, share_text
 
 MIN_SHARE = 0.1
@@ -50,9 +50,8 @@ def tail_sentence(row: EndpointRow, accounted: Accounted[Sample], rows: Sequence
             f"{duration_text(slowest)}: too few to tell what slow requests have in common."
         )
     opening = _opening(row, sample.tail_quantile, sample.tail_from_ns)
-    tail_mean = sum(request.duration_ns for request in tail) / len(tail)
-    body_mean = sum(request.duration_ns for request in body) / len(body)
-    difference = tail_mean - body_mean
+    body_mean = mean_duration_ns(body)
+    difference = mean_duration_ns(tail) - body_mean
     typical = quantile(sorted(request.duration_ns for request in body), 0.5).value_ns or 0
     if difference < max(MIN_DIFFERENCE_NS, MIN_DIFFERENCE_SHARE * body_mean):
         return (

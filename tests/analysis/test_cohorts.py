@@ -35,7 +35,7 @@ def test_the_interval_holds_the_true_difference(count: int, tail: float) -> None
         weights = np.concatenate([np.full(len(d), len(m) / len(d)) for m, d in zip(members, drawn, strict=True)])
         chosen = np.concatenate(drawn)
         lows, highs = difference_interval(
-            total[chosen], weights, strata[chosen].tolist(), wait[chosen].reshape(-1, 1), tail
+            total[chosen], weights, strata[chosen].tolist(), wait[chosen].reshape(-1, 1), tail, np.ones(len(chosen))
         )
         held += lows[0] <= true <= highs[0]
     # 57 where it is exact; a bootstrap of ten to thirty tail requests falls a little short.

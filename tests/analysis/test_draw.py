@@ -36,7 +36,7 @@ def requests(traces: int, seed: int = 5) -> Batch:
     )
 
 
-def by_hand(one: Batch, drawn: Draw, share: float) -> list[tuple[str, int, int, int]]:
+def by_hand(one: Batch, drawn: Draw, share: float) -> list[tuple[str, int, int, int, float]]:
     strata: dict[int, list[tuple[str, str, int]]] = defaultdict(list)
     traces = [uuid.UUID(bytes=bytes(raw)) for raw in one.spans["trace_id"].combine_chunks().storage.to_pylist()]
     durations = one.spans["duration_ns"].to_pylist()
@@ -47,7 +47,7 @@ def by_hand(one: Batch, drawn: Draw, share: float) -> list[tuple[str, int, int, 
         strata[stratum].append((hashlib.md5(str(trace).encode()).hexdigest(), trace.hex, span_id))
     caps = [max(8, round(cap * share)) for cap in STRATA_CAPS]
     return [
-        (trace, span_id, stratum, len(members))
+        (trace, span_id, stratum, len(members), 1.0)
         for stratum, members in sorted(strata.items())
         for _, trace, span_id in sorted(members, key=lambda member: (member[0], member[2]))[: caps[stratum]]
     ]
@@ -60,14 +60,14 @@ def test_the_lowest_hashes_of_each_stratum(traces: int, share: float) -> None:
     with stored([one]) as spans:
         [drawn] = draw_requests(spans, {("shop", "GET /"): share, ("shop", "never asked for"): 1.0})
     assert (drawn.total, drawn.tail_quantile) == (COUNT, 0.99)
-    assert list(drawn.rows) == by_hand(one, drawn, share)
+    assert [tuple(one) for one in drawn.rows] == by_hand(one, drawn, share)
 
 
 def test_few_hashes_are_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
     bounds: list[list[str]] = []
     lowest = draw._lowest
 
-    def noted(*arguments: object) -> list[tuple[object, ...]]:
+    def noted(*arguments: object) -> list[tuple[int, draw.DrawnRequest]]:
         bounds.append(list(arguments[2]))  # type: ignore[call-overload]
         return lowest(*arguments)  # type: ignore[arg-type]
 

@@ -7,7 +7,8 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from analysis.gain import estimate_gain, weighted_quantile, weighted_quantiles
+from analysis.gain import estimate_gain, weighted_quantiles
+from analysis.quantiles import weighted_quantile
 from analysis.reports import Gain
 from analysis.retime import Edit
 from analysis.sample import Sample, SampledRequest

@@ -68,6 +68,8 @@ def endpoint_row(
         endpoint=endpoint,
         count=count,
         errors=13,
+        adjusted_count=float(count),
+        adjusted_errors=13.0,
         rate_per_s=0.4,
         total_ns=10**11,
         p50=quantile(0.5, p50_ms, count=count),
