@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from analysis.cohorts import account, category_rows, label_rows
-from analysis.contrast import contrasts
-from analysis.contrast_facts import facts_of
+from analysis.cohorts import account
+from analysis.comparison import comparison
 from analysis.endpoint_reports import ChosenReport, Contrasts, LedgerRow, Region
 from analysis.exemplars import exemplars_in
-from analysis.path_profile import path_profile
 from analysis.region import ChosenSample, sample_region
-from analysis.sample import equally_likely, mean_duration_ns
+from analysis.sample import mean_duration_ns
 from analysis.span import Spans
 from analysis.tail_sentence import (
     MAX_CAUSES,
@@ -22,8 +20,6 @@ from analysis.tail_sentence import (
 )
 from analysis.wording import count_text, duration_text
 
-MAX_COMPARED = 80
-"""Requests of each side whose attributes are read, as in `analysis.tail`."""
 FEW = 20
 """A bootstrap interval of a mean over fewer requests is too narrow (by a tenth at 20, by a third at 5)."""
 
@@ -31,24 +27,20 @@ FEW = 20
 def chosen_report(spans: Spans, service: str, endpoint: str, region: Region) -> ChosenReport:
     """The requests in a region against all others of the endpoint; raises NotFound where the region holds none."""
     sample = sample_region(spans, service, endpoint, region)
-    accounted = account(sample)
-    rows = label_rows(accounted)
-    tail, body = (equally_likely(side)[:MAX_COMPARED] for side in (sample.tail, sample.body))
-    facts = facts_of(spans, [*tail, *body])
-    common = contrasts(facts[: len(tail)], facts[len(tail) :])
+    found = comparison(spans, account(sample))
     return ChosenReport(
         service=service,
         endpoint=endpoint,
         region=region,
         chosen=sample.chosen,
         rest=sample.rest,
-        sentence=_sentence(sample, rows, common),
-        sampled_tail=len(sample.tail),
-        sampled_body=len(sample.body),
-        ledger=rows,
-        category_rows=category_rows(accounted),
-        contrasts=common,
-        path=path_profile(sample.tail, sample.body),
+        sentence=_sentence(sample, found.ledger, found.contrasts),
+        sampled_tail=found.sampled_tail,
+        sampled_body=found.sampled_body,
+        ledger=found.ledger,
+        category_rows=found.category_rows,
+        contrasts=found.contrasts,
+        path=found.path,
         exemplars=exemplars_in(spans, service, endpoint, region, sample.chosen),
         trust=_trust(sample),
     )

@@ -207,6 +207,10 @@ class EndpointReport:
     """Why the tail of one endpoint is slow."""
 
     row: EndpointRow
+    withheld: str
+    """Why there are no percentiles, where traces look sampled by how long they took; then the tail is what was kept
+    from `tail_from_ns` on, and the body what was kept below, or both are cut as usual from what was kept. Else empty.
+    """
     sentence: str
     """What the slow requests do that the normal ones do not, built from the numbers."""
     before: str

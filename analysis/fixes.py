@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field, replace
 
 from analysis.cohorts import kind_shares
 from analysis.detector import Detector, Group, Occurrence, Verdict, detectors
@@ -22,6 +22,7 @@ from analysis.reports import EndpointProfile, Evidence, Finding, FixesReport, Ga
 from analysis.retime import Edit
 from analysis.sample import Sample, SampledRequest, sample_endpoints
 from analysis.span import Spans
+from analysis.tail_sampling import sampled_endpoints
 
 MAX_ENDPOINTS = 24
 MAX_REQUESTS = 1_500
@@ -36,11 +37,13 @@ def fixes(spans: Spans) -> FixesReport:
     """Findings of all detectors in the endpoints that take the most time; bounded whatever the size of the store."""
     rows = endpoint_totals(spans)
     samples = sample_endpoints(spans, sample_shares(rows[:MAX_ENDPOINTS]))
+    kept = sampled_endpoints(spans, samples)
     findings: list[Finding] = []
     failed: list[tuple[str, str]] = []
     for detector in detectors():
         try:
-            findings.extend(findings_of(detector, samples, spans.window.duration_ns))
+            found = findings_of(detector, samples, spans.window.duration_ns)
+            findings.extend(_of_kept(finding, kept) for finding in found)
         except Exception as error:  # noqa: BLE001 - reported on the page: one broken rule must not hide the others
             failed.append((detector.name, f"{type(error).__name__}: {error}"))
     return FixesReport(
@@ -50,6 +53,11 @@ def fixes(spans: Spans) -> FixesReport:
         examined_requests=sum(len(sample.requests) for sample in samples),
         total_requests=sum(row.count for row in rows),
     )
+
+
+def _of_kept(finding: Finding, kept: Container[tuple[str, str]]) -> Finding:
+    gains = tuple(replace(gain, of_kept=(gain.service, gain.endpoint) in kept) for gain in finding.gains)
+    return replace(finding, gains=gains)
 
 
 def sample_shares(rows: Sequence[EndpointTotal]) -> dict[tuple[str, str], float]:

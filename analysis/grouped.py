@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.density_step import DensityStep, density_step
 from analysis.quantiles import Quantile, interval_ranks, quantiles_of_kept
 from analysis.span import Spans
 
@@ -28,6 +29,7 @@ class Group:
     adjusted_count: float
     """How many the group stands for, of which so many failed: `count` and `failed` where nothing was sampled."""
     adjusted_failed: float
+    density_step: DensityStep | None
 
 
 def group_quantiles(
@@ -37,12 +39,13 @@ def group_quantiles(
     qs: Sequence[float] = QUANTILES,
     *,
     adjusted: bool = False,
+    steps: bool = False,
 ) -> dict[tuple[str, str], Group]:
     """Measures by (first, second) of a select that yields `first, second, value_ns, failed`, largest total first.
 
     `source` is SQL text of the caller's own, never of a sender's. Values are exact, interpolated quantiles, bounds
     of the intervals are order statistics (see `analysis.quantiles.interval_ranks`). With `adjusted` the select yields
-    `adjusted_count` too, how many each value stands for.
+    `adjusted_count` too, how many each value stands for; with `steps` a jump of the density is looked for.
     """
     stands_for = "adjusted_count" if adjusted else "1"
     rows = spans.arrays(
@@ -69,6 +72,7 @@ def group_quantiles(
             else _quantiles(durations_ns, qs),
             adjusted_count=stood,
             adjusted_failed=failures_stood,
+            density_step=density_step(durations_ns) if steps else None,
         )
         for first, second, count, failures, total_ns, max_ns, durations_ns, stood, failures_stood, weights in rows
     }

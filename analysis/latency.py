@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from analysis.density_step import DensityStep
 from analysis.endpoint_reports import HeatMap, LatencySeries
 from analysis.grouped import bucket_size_ns, bucket_starts_ns, group_quantiles
 from analysis.quantiles import quantiles_of_kept
@@ -66,10 +67,19 @@ def endpoint_row(spans: Spans, service: str, endpoint: str) -> EndpointRow | Non
     return rows[0] if rows else None
 
 
+def endpoint_density_step(spans: Spans, service: str, endpoint: str) -> DensityStep | None:
+    """The jump of one endpoint's density of durations, as in its row; None where trace states say what was sampled."""
+    if is_sampled(spans):
+        return None
+    source, asked = f"{_REQUESTS} {_OF_ENDPOINT}", {"service": service, "endpoint": endpoint}
+    found = group_quantiles(spans, source, asked, qs=(0.5,), steps=True)
+    return found[service, endpoint].density_step if found else None
+
+
 def _rows(spans: Spans, condition: str, parameters: Mapping[str, object]) -> list[EndpointRow]:
     sampled = is_sampled(spans)
     source = f"{_ADJUSTED if sampled else _REQUESTS} {condition}"
-    groups = group_quantiles(spans, source, parameters, adjusted=sampled)
+    groups = group_quantiles(spans, source, parameters, adjusted=sampled, steps=not sampled)
     sparklines = _sparklines(spans, condition, parameters)
     seconds = max(spans.window.duration_ns, 1) / 1e9
     empty = (0,) * SPARKLINE_PARTS
@@ -91,6 +101,7 @@ def _rows(spans: Spans, condition: str, parameters: Mapping[str, object]) -> lis
             wait_share=None,
             waste_share=None,
             work_share=None,
+            density_step=group.density_step,
         )
         for (service, endpoint), group in groups.items()
     ]

@@ -6,6 +6,7 @@ from analysis.data_quality import data_quality_notes
 from analysis.latency import endpoint_rows
 from analysis.reports import Overview, ServiceEdge
 from analysis.span import MOST_EXAMINED, Spans
+from analysis.tail_sampling import judged, tail_sampling_text
 from analysis.wording import partly_text
 
 _LEFT_OUT = {
@@ -30,7 +31,7 @@ def overview(spans: Spans, now_ns: int | None = None) -> Overview:
         order by n desc, request_class
         """
     )
-    endpoints = endpoint_rows(spans)
+    endpoints = judged(spans, endpoint_rows(spans))
     with spans.thinned(MOST_EXAMINED) as looked_at:
         edges, notes = service_edges(spans), data_quality_notes(spans, now_ns)
     return Overview(
@@ -41,7 +42,7 @@ def overview(spans: Spans, now_ns: int | None = None) -> Overview:
         endpoints=tuple(endpoints),
         edges=edges,
         left_out=tuple((_LEFT_OUT[name], int(count)) for name, count in left_out),
-        notes=notes,
+        notes=(*notes, *dict.fromkeys(tail_sampling_text(row.tail_sampling) for row in endpoints if row.tail_sampling)),
         partly=partly_text("Calls between services and notes about the data are", looked_at),
     )
 

@@ -82,6 +82,18 @@ def sample_quantile(ordered: Sequence[int], q: float) -> int:
     return round(ordered[below] + (ordered[above] - ordered[below]) * (position - below))
 
 
+def quantiles_at(values_ns: np.ndarray[tuple[int], np.dtype[np.int64]], qs: Sequence[float]) -> tuple[int, ...]:
+    """`sample_quantile` of a non-empty sample in any order: selected, not sorted."""
+    last = len(values_ns) - 1
+    places = [last * q for q in qs]
+    selected = np.partition(values_ns, sorted({min(math.floor(p) + step, last) for p in places for step in (0, 1)}))
+    found = []
+    for place in places:
+        low_ns, high_ns = int(selected[math.floor(place)]), int(selected[min(math.floor(place) + 1, last)])
+        found.append(round(low_ns + (high_ns - low_ns) * (place - math.floor(place))))
+    return tuple(found)
+
+
 def quantile(ordered: Sequence[int], q: float) -> Quantile:
     """The quantile of a sorted sample with its interval."""
     count = len(ordered)

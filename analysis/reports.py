@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from analysis.density_step import DensityStep
 from analysis.quantiles import Quantile
+
+
+@dataclass(frozen=True)
+class TailSampling:
+    """Traces that seem to be sampled by how long they took."""
+
+    service: str
+    """With the endpoint where it shows: that of the row, or one that calls it."""
+    endpoint: str
+    step: DensityStep
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,10 @@ class EndpointRow:
     """Share of sampled critical-path time that is waiting, likewise waste; None where no trace was sampled."""
     waste_share: float | None
     work_share: float | None
+    density_step: DensityStep | None
+    """A jump of its durations' density, whatever it comes from."""
+    tail_sampling: TailSampling | None = None
+    """Then no percentile is given: it would be that of a sampler."""
 
     @property
     def error_share(self) -> float:
@@ -197,6 +212,8 @@ class Gain:
     """`about`, `at least` where waits would shrink too, or `at most` where the fix may reach only a part of it."""
     assumption: str
     """What the edited trace assumes, as a sentence."""
+    of_kept: bool = False
+    """Whether quantiles are only those of kept requests, because traces look sampled by how long they took."""
 
     @property
     def p99_saved_ns(self) -> int:

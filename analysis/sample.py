@@ -92,6 +92,7 @@ def _sample(draw: Draw, traces: Mapping[str, Trace]) -> Sample:
         draw.tail_from_ns,
         draw.body_low_ns,
         draw.body_high_ns,
+        draw.density_step,
         tuple(requests),
     )
 

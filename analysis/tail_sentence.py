@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.cohorts import THE_REST, Accounted
+from analysis.cohorts import THE_REST
+from analysis.comparison import Comparison
 from analysis.contrast_facts import CALLS
-from analysis.endpoint_reports import Contrasts, LedgerRow
+from analysis.endpoint_reports import Contrasts, LedgerRow, Region
 from analysis.ledger import Category
 from analysis.quantiles import quantile
 from analysis.reports import EndpointRow
@@ -39,10 +40,9 @@ _PHRASES = {
 }
 
 
-def tail_sentence(row: EndpointRow, accounted: Accounted[Sample], rows: Sequence[LedgerRow], found: Contrasts) -> str:
+def tail_sentence(row: EndpointRow, sample: Sample, compared: Comparison) -> str:
     """What the slow requests do that the normal ones do not; says so where the data cannot tell."""
-    sample = accounted.sample
-    tail, body = sample.tail, sample.body
+    tail, body, found = sample.tail, sample.body, compared.contrasts
     if len(tail) < MIN_COHORT or len(body) < MIN_COHORT:
         slowest = max((request.root.span.duration_ns for request in sample.requests), default=0)
         return (
@@ -57,7 +57,7 @@ def tail_sentence(row: EndpointRow, accounted: Accounted[Sample], rows: Sequence
         return (
             f"{opening} That is close to the typical request ({duration_text(typical)}): there is no tail to explain."
         )
-    causes = standing_out(rows, difference)
+    causes = standing_out(compared.ledger, difference)
     if not causes:
         return (
             f"{opening} Against the typical request ({duration_text(typical)}) they take "
@@ -66,6 +66,25 @@ def tail_sentence(row: EndpointRow, accounted: Accounted[Sample], rows: Sequence
         )
     spent = f"Against the typical request ({duration_text(typical)}) they spend {causes_text(causes, difference)}."
     return f"{opening} {spent}{common_text(found, 'normal')}"
+
+
+def kept_sentence(region: Region | None, compared: Comparison) -> str:
+    """What slow requests do of those that a sampler kept by how long they took: from the region on, or the slowest."""
+    opening = "No percentiles: traces look sampled by how long they took."
+    if min(compared.sampled_tail, compared.sampled_body) < MIN_COHORT:
+        return f"{opening} Too few were kept to tell what slow requests have in common."
+    difference = sum(row.difference_ns for row in compared.category_rows)
+    slow = f"those of {duration_text(region.low_ns)} and more" if region else "the slowest"
+    other = "the shorter" if region else "the typical"
+    common = common_text(compared.contrasts, "other")
+    causes = standing_out(compared.ledger, difference)
+    if not causes:
+        return (
+            f"{opening} Of the kept requests {slow} take {duration_text(difference)} more than {other} ones, and no "
+            f"single cause stands out from chance.{common}"
+        )
+    spent = causes_text(causes, difference)
+    return f"{opening} Of the kept requests {slow} spend, against {other} ones, {spent}.{common}"
 
 
 def standing_out(rows: Sequence[LedgerRow], difference: float) -> list[LedgerRow]:

@@ -56,4 +56,4 @@ def _sample(service: str, endpoint: str, found: list[tuple[Trace, Node]]) -> Sam
         )
         for trace, root in found
     )
-    return Sample(service, endpoint, len(found), quantile, tail, low, high, requests)
+    return Sample(service, endpoint, len(found), quantile, tail, low, high, None, requests)

@@ -30,9 +30,12 @@ class CohortNames:
     slow: str
     normal: str
     another: str
+    cut: bool = False
+    """Whether one duration parts the two."""
 
 
 _TAIL = CohortNames("slow", "normal", "a normal one")
+_KEPT = CohortNames("slow", "shorter", "a shorter one", cut=True)
 _CHOSEN = CohortNames("chosen", "other", "another")
 
 
@@ -43,7 +46,7 @@ async def endpoint_page(page: Page) -> Response:
         page.run(endpoint_report, service, endpoint), page.run(fixes), _chosen(page, service, endpoint, region)
     )
     shown: EndpointReport | ChosenReport = chosen or report
-    names = _CHOSEN if chosen else _TAIL
+    names = _CHOSEN if chosen else _KEPT if report.withheld and not report.body_low_ns else _TAIL
     series = report.series
     order = list(Category)
     return await page.render(

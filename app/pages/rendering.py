@@ -31,7 +31,7 @@ from app.charts.categories import MEANINGS, NAMES
 from app.links import Scope, TraceQuery
 from app.pages.attributes import attribute_rows
 from app.pages.marks import SPARK_HEIGHT, SPARK_WIDTH, kind_bar, kind_of, sparkline
-from app.pages.verdict import change_sentence
+from app.pages.verdict import change_sentence, gain_quantile_text
 from app.resources import asset_folder
 from app.store.base import NO_DAMAGE, Damage, Dataset, Store
 
@@ -213,6 +213,7 @@ def environment() -> Environment:
         iso=links.instant_text,
         value=value_with_unit,
         interval=interval_of,
+        gain_quantile=gain_quantile_text,
         quantile_name=quantile_name,
         change_sentence=change_sentence,
         span_hex=links.span_text,

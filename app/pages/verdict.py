@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from analysis.endpoint_reports import LatencyChange, Suspect
-from analysis.reports import EndpointRow, Finding, FixesReport, Overview
+from analysis.reports import EndpointRow, Finding, FixesReport, Gain, Overview
 from analysis.tail_sentence import spent_words
 from analysis.wording import count_text, duration_text, interval_text, quantile_name, share_text, sigma_text
 
@@ -59,6 +59,8 @@ def _too_few(overview: Overview) -> str:
     if not overview.request_count:
         return "No request in this window."
     count = count_text(overview.request_count)
+    if any(row.tail_sampling for row in overview.endpoints):
+        return f"{count} requests in this window, of traces that look sampled by how long they took: no tail to judge."
     return f"{count} requests in this window: too few at any endpoint to judge a tail ({ENOUGH} are needed)."
 
 
@@ -77,9 +79,14 @@ def _about_finding(overview: Overview, finding: Finding) -> Verdict:
     saved = ""
     if gain.p99_saved_ns > 0:
         bound = "" if gain.bound == "about" else f"{gain.bound} "
-        saved = f" would save {bound}{duration_text(gain.p99_saved_ns)} at {quantile_name(gain.quantile)}"
+        saved = f" would save {bound}{duration_text(gain.p99_saved_ns)} at {gain_quantile_text(gain)}"
     cause = Phrase(_without_stop(finding.title), "fix", fingerprint=finding.fingerprint)
     return Verdict("slow", (*opening, Phrase(" Change first: "), cause, Phrase(f"; that{saved}." if saved else ".")))
+
+
+def gain_quantile_text(gain: Gain) -> str:
+    """`p99`, or `p99 of what was kept`."""
+    return f"{quantile_name(gain.quantile)}{' of what was kept' if gain.of_kept else ''}"
 
 
 def _without_stop(title: str) -> str:

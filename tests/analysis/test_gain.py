@@ -47,7 +47,7 @@ def gain_of(before: Durations, after: Durations, random: np.random.Generator) ->
                 )
             )
             edits.append(Edit(durations_ns={1: int(after[position])}))
-    sample = Sample("api", "GET /", len(before), 0.99, int(p99), int(low), int(high), tuple(requests))
+    sample = Sample("api", "GET /", len(before), 0.99, int(p99), int(low), int(high), None, tuple(requests))
     return estimate_gain(sample, edits, 10**9, bound="about", assumption="")
 
 

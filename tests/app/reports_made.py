@@ -80,6 +80,7 @@ def endpoint_row(
         wait_share=None,
         waste_share=None,
         work_share=None,
+        density_step=None,
     )
 
 
@@ -109,6 +110,7 @@ def endpoint_report() -> EndpointReport:
     starts = tuple(START + index * 10**10 for index in range(4))
     return EndpointReport(
         row=endpoint_row(),
+        withheld="",
         sentence=f"Slow requests wait for {HOSTILE}.",
         before="",
         tail_quantile=0.99,
