@@ -18,11 +18,13 @@ def latency_figure(report: EndpointReport, chosen: Region | None = None) -> Figu
     A chosen region is framed.
     """
     heat, series = report.heat_map, report.series
-    lines = [
-        _line(series, "p50", series.p50_ns, "dot", 1.5),
-        _line(series, "p95", series.p95_ns, "dash", 1.5),
-        _line(series, "p99", series.p99_ns, "solid", 2.5),
-    ]
+    lines = []
+    if not report.withheld:
+        lines = [
+            _line(series, "p50", series.p50_ns, "dot", 1.5),
+            _line(series, "p95", series.p95_ns, "dash", 1.5),
+            _line(series, "p99", series.p99_ns, "solid", 2.5),
+        ]
     if report.changes:
         lines.append(_changes(report, _shown_range(heat, series)))
     starts = series.start_ns or heat.start_ns or (0,)

@@ -60,7 +60,10 @@ def _too_few(overview: Overview) -> str:
         return "No request in this window."
     count = count_text(overview.request_count)
     if any(row.tail_sampling for row in overview.endpoints):
-        return f"{count} requests in this window, of traces that look sampled by how long they took: no tail to judge."
+        return (
+            f"{count} requests in this window, of traces that look sampled by how long they took: their percentiles "
+            "would be the sampler's."
+        )
     return f"{count} requests in this window: too few at any endpoint to judge a tail ({ENOUGH} are needed)."
 
 

@@ -16,14 +16,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from analysis.compare import compare_traces
+from analysis.density_step import DensityStep
 from analysis.fixes import fixes
 from analysis.overview import overview
 from analysis.queueing import queue_waits
-from analysis.reports import FixesReport, QueuesReport, RetriesReport
+from analysis.reports import FixesReport, QueuesReport, RetriesReport, TailSampling
 from analysis.retries import retry_costs
 from analysis.search import trace_list
 from analysis.span import Window
 from analysis.tail import endpoint_report
+from analysis.tail_sampling import tail_sampling_text, withheld, without_quantiles
 from analysis.trace_view import span_detail, trace_report
 from app.links import Scope
 from app.otlp.columns import Rejection, Tally
@@ -255,3 +257,59 @@ def test_what_was_looked_at_in_part_says_so(function: str, make: Callable[[Page]
     assert 'class="partly"' not in rendered(lambda: make(page(**{function: report})))
     text = rendered(lambda: make(page(**{function: replace(report, partly="those of 5 of 9 spans")})))
     assert '<p class="partly">those of 5 of 9 spans</p>' in text
+
+
+def test_withheld_percentiles_say_so_and_why() -> None:
+    sampling = TailSampling("gateway", "POST /orders", DensityStep(500 * made.MS, 412, 21))
+    report = made.endpoint_report()
+    kept = replace(
+        report,
+        row=withheld(report.row, sampling),
+        series=without_quantiles(report.series),
+        withheld=tail_sampling_text(sampling),
+        tail_from_ns=500 * made.MS,
+        body_low_ns=0,
+        body_high_ns=500 * made.MS,
+    )
+    text = rendered(
+        lambda: endpoint_page(page("service=s&endpoint=e", endpoint_report=kept, fixes=made.fixes_report()))
+    )
+    assert text.count('<span class="quiet">withheld</span>') >= 4
+    assert "412 requests of gateway POST /orders took 500 ms to 5 % more, only 21 up to 5 % less" in text
+    assert "The mean kept request of less than 500 ms against the mean one of 500 ms and more" in text
+    assert "n too small" not in text
+    assert '"name": "p99"' not in text
+    assert '"name": "p99"' in rendered(PAGES["endpoint.html"])
+    assert "Counts and percentiles are of all." not in text
+
+
+def test_an_overview_of_kept_traces_judges_no_tail() -> None:
+    sampling = TailSampling("gateway", "POST /orders", DensityStep(500 * made.MS, 412, 21))
+    report = made.overview_report(withheld(made.endpoint_row(), sampling))
+    text = rendered(lambda: overview_page(page(overview=report, fixes=replace(made.fixes_report(), findings=()))))
+    assert "of traces that look sampled by how long they took" in text
+    assert "callers see in the traces that were kept" in text
+    assert "withheld" in text
+
+
+def test_kept_requests_say_what_they_stand_for() -> None:
+    report = made.endpoint_report()
+    sampled = replace(report, row=replace(report.row, adjusted_count=16_000.4))
+    assert "stand for 16\u2009000" in rendered(
+        lambda: endpoint_page(page("service=s&endpoint=e", endpoint_report=sampled))
+    )
+    row = replace(made.endpoint_row(), adjusted_count=16_000.4)
+    assert "stand for 16\u2009000" in rendered(lambda: overview_page(page(overview=made.overview_report(row))))
+    assert "stand for" not in rendered(lambda: overview_page(page(overview=made.overview_report(made.endpoint_row()))))
+
+
+def test_gains_of_kept_requests_say_so() -> None:
+    report = made.fixes_report()
+    kept = replace(
+        report,
+        findings=tuple(
+            replace(one, gains=tuple(replace(gain, of_kept=True) for gain in one.gains)) for one in report.findings
+        ),
+    )
+    assert "at p99 of what was kept" in rendered(lambda: fixes_page(page(fixes=kept)))
+    assert "of what was kept" not in rendered(lambda: fixes_page(page(fixes=report)))
