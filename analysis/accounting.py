@@ -39,6 +39,14 @@ class Booking(NamedTuple):
         return self.end_ns - self.start_ns
 
 
+class BookedRequest(NamedTuple):
+    """A request with its critical path, every nanosecond booked once, and how many requests it stands for."""
+
+    root: Node
+    booked: Sequence[Booking]
+    adjusted_count: float = 1.0
+
+
 def request_ledger(trace: Trace, root: Node) -> Ledger:
     """The ledger of the request that begins at `root`, down through every service below it."""
     return ledger_of(root, bookings(trace, root))

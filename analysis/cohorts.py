@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from analysis.accounting import bookings, request_ledger
+from analysis.accounting import BookedRequest, bookings, ledger_of
 from analysis.draw import BODY
 from analysis.endpoint_reports import LedgerRow
 from analysis.ledger import TIME_KINDS, Category, Ledger, TimeKind
@@ -36,6 +36,8 @@ class Accounted(Generic[_S]):
 
     sample: _S
     ledgers: tuple[Ledger, ...]
+    booked: tuple[BookedRequest, ...]
+    """What the ledgers sum up."""
 
     @property
     def pairs(self) -> list[tuple[SampledRequest, Ledger]]:
@@ -44,6 +46,11 @@ class Accounted(Generic[_S]):
     def of(self, *, tail: bool) -> list[tuple[SampledRequest, Ledger]]:
         """Requests of the tail (or else the body) cohort with their ledgers."""
         return [(request, ledger) for request, ledger in self.pairs if (request.in_tail if tail else request.in_body)]
+
+    def booked_of(self, *, tail: bool) -> list[BookedRequest]:
+        """Likewise with their critical paths."""
+        pairs = zip(self.sample.requests, self.booked, strict=True)
+        return [booked for request, booked in pairs if (request.in_tail if tail else request.in_body)]
 
     def kind_shares(self) -> dict[TimeKind, float]:
         """Share of the endpoint's critical-path time by kind, each request weighted by how many it stands for."""
@@ -73,7 +80,11 @@ def _shares(times: Iterable[tuple[Category, float]]) -> dict[TimeKind, float]:
 
 def account(sample: _S) -> Accounted[_S]:
     """The ledger of every sampled request."""
-    return Accounted(sample, tuple(request_ledger(request.trace, request.root) for request in sample.requests))
+    booked = tuple(
+        BookedRequest(request.root, bookings(request.trace, request.root), request.adjusted_count)
+        for request in sample.requests
+    )
+    return Accounted(sample, tuple(ledger_of(one.root, one.booked) for one in booked), booked)
 
 
 def label_rows(accounted: Accounted[_S]) -> tuple[LedgerRow, ...]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from analysis.accounting import request_ledger
+from analysis.accounting import BookedRequest, bookings, ledger_of
 from analysis.errors import NotFound
 from analysis.ledger import Category, Ledger
 from analysis.neighbours import trace_among_neighbours
 from analysis.node import Node
 from analysis.path_profile import path_profile, step_name
-from analysis.sample import SampledRequest
 from analysis.semantics import OperationClass
 from analysis.span import Spans
 from analysis.tail_sentence import MAX_CAUSES, MIN_DIFFERENCE_NS, MIN_DIFFERENCE_SHARE, MIN_SHARE, spent_words
@@ -30,7 +29,9 @@ def compare_traces(
     """
     trace, root = _request(spans, trace_id, span_id)
     other_trace, other_root = _request(spans, other_id, other_span_id, like=root)
-    ledger, other_ledger = request_ledger(trace, root), request_ledger(other_trace, other_root)
+    booked = BookedRequest(root, bookings(trace, root))
+    other_booked = BookedRequest(other_root, bookings(other_trace, other_root))
+    ledger, other_ledger = (ledger_of(one.root, one.booked) for one in (booked, other_booked))
     places = _places(ledger, other_ledger)
     return TraceComparison(
         this=_told(trace, root, ledger),
@@ -38,7 +39,7 @@ def compare_traces(
         sentence=_sentence(ledger.duration_ns, other_ledger.duration_ns, places),
         places=places,
         calls=_calls(root, other_root),
-        path=path_profile([_sampled(trace, root)], [_sampled(other_trace, other_root)]),
+        path=path_profile([booked], [other_booked]),
     )
 
 
@@ -72,10 +73,6 @@ def _told(trace: Trace, root: Node, ledger: Ledger) -> ComparedRequest:
         failed=span.failed,
         slices=ledger.slices,
     )
-
-
-def _sampled(trace: Trace, root: Node) -> SampledRequest:
-    return SampledRequest(trace, root, root.duration_ns, 1.0, 0, in_tail=False, in_body=False)
 
 
 def _places(ledger: Ledger, other: Ledger) -> tuple[PlaceTimes, ...]:

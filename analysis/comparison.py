@@ -43,7 +43,7 @@ def comparison(spans: Spans, accounted: Accounted[_S]) -> Comparison:
         ledger=label_rows(accounted),
         category_rows=category_rows(accounted),
         contrasts=contrasts(facts[: len(slow)], facts[len(slow) :]),
-        path=path_profile(tail, body),
+        path=path_profile(accounted.booked_of(tail=True), accounted.booked_of(tail=False)),
         sampled_tail=len(tail),
         sampled_body=len(body),
     )

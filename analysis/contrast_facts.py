@@ -77,13 +77,18 @@ def _attributes(spans: Spans, trace_ids: Iterable[str]) -> _Texts:
     if not wanted:
         return {}
     first_ns, last_ns = trace_bounds(spans, "select unnest($trace_ids)::uuid", trace_ids=wanted)
+    # By place: attributes of every part of the file with a span of these were unpacked, 183 ms instead of 55 of 3.6
+    # million spans.
     rows = spans.arrays(
         """
         select replace(s.trace_id::varchar, '-', ''), s.span_id, s.span_hash, s.attributes,
                coalesce(r.attributes, '{}')
         from trace_spans as s
         left join resources as r on r.resource_id = s.resource_id
-        where s.trace_id in (select unnest($trace_ids)::uuid) and s.start_ns between $first_ns and $last_ns
+        where s.place in (
+            select place from trace_spans
+            where trace_id in (select unnest($trace_ids)::uuid) and start_ns between $first_ns and $last_ns
+        )
         order by s.trace_id, s.start_ns, s.span_id, s.span_hash
         """,
         trace_ids=wanted,

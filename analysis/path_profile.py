@@ -10,11 +10,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from analysis.accounting import bookings
+from analysis.accounting import BookedRequest
 from analysis.endpoint_reports import PathStep
 from analysis.ledger import Category
 from analysis.node import Node
-from analysis.sample import SampledRequest
 
 MIN_SHARE = 0.01
 """Steps below 1 % of the mean request of both cohorts are not told apart from the step above them."""
@@ -45,7 +44,7 @@ class _Path:
         return self.begins_sum_ns / max(self.spans, 1)
 
 
-def path_profile(tail: Sequence[SampledRequest], body: Sequence[SampledRequest]) -> tuple[PathStep, ...]:
+def path_profile(tail: Sequence[BookedRequest], body: Sequence[BookedRequest]) -> tuple[PathStep, ...]:
     """Every call path that takes at least 1 % of a mean request, callers before what they call, in order of time."""
     top = _Path(("", ""))
     for cohort, slow in ((tail, True), (body, False)):
@@ -85,9 +84,9 @@ def _in_time(path: _Path) -> list[_Path]:
     return sorted(path.below.values(), key=lambda one: (one.begins_ns, one.step), reverse=True)
 
 
-def _add(top: _Path, request: SampledRequest, slow: bool, share: float) -> None:
+def _add(top: _Path, request: BookedRequest, slow: bool, share: float) -> None:
     paths: dict[int, _Path] = {}
-    for booking in bookings(request.trace, request.root):
+    for booking in request.booked:
         path = _path_of(top, booking.node, request.root, paths)
         path.own_ns[slow] += booking.duration_ns * share
         path.by_category[booking.category] += booking.duration_ns * share

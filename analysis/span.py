@@ -137,7 +137,8 @@ class Spans(Protocol):
     `resources(resource_id, service, attributes)` and `scopes(scope_id, name, version, attributes)`, which all datasets
     share: they are for joining to a span by id.
     `spans`, `requests` and `trace_spans` have the fields of `Span` (trace_id as UUID) and
-    `resource_id, scope_id, status_message, service_version, attributes, trace_state`.
+    `resource_id, scope_id, status_message, service_version, attributes, trace_state`. `trace_spans` has `place` too,
+    where the store keeps a span: for a select that finds few spans first and then reads their attributes.
     """
 
     @property

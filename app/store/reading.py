@@ -171,7 +171,8 @@ def _views(dataset_id: int) -> str:
     """The relations that do not depend on the window."""
     return f"""
         create temp view trace_spans as
-            select {_FIELDS}, {_REST}, {_MORE} from main.all_spans join main.all_shapes using (shape_id)
+            select all_spans.rowid as place, {_FIELDS}, {_REST}, {_MORE}
+            from main.all_spans join main.all_shapes using (shape_id)
             where dataset_id = {dataset_id};
         create temp view trace_times as
             select trace_id, first_ns, last_ns from main.all_trace_times where dataset_id = {dataset_id};

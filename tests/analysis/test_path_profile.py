@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.accounting import BookedRequest, bookings
 from analysis.critical_path import critical_path
 from analysis.ledger import Category
 from analysis.path_profile import MAX_DEPTH, path_profile
-from analysis.sample import SampledRequest
 from analysis.sketch import EPOCH_NS, sketch
 from analysis.span import Span
 from analysis.trace import build_trace
@@ -20,14 +20,13 @@ from tests.random_traces import deep_chain, random_traces
 MS = 1_000_000
 
 
-def sampled(spans: list[Span]) -> SampledRequest:
+def booked(spans: list[Span], adjusted_count: float = 1.0) -> BookedRequest:
     trace = build_trace(spans)
-    root = trace.roots[0]
-    return SampledRequest(trace, root, root.duration_ns, 1.0, 0, in_tail=True, in_body=True)
+    return BookedRequest(trace.roots[0], bookings(trace, trace.roots[0]), adjusted_count)
 
 
-def drawn(*texts: str) -> list[SampledRequest]:
-    return [sampled(sketch(text, number + 1, EPOCH_NS)) for number, text in enumerate(texts)]
+def drawn(*texts: str) -> list[BookedRequest]:
+    return [booked(sketch(text, number + 1, EPOCH_NS)) for number, text in enumerate(texts)]
 
 
 def normal(wait_ms: int) -> str:
@@ -68,7 +67,7 @@ def test_what_takes_less_than_one_per_cent_is_not_shown_and_nothing_gives_nothin
 
 @given(st.lists(random_traces(), min_size=1, max_size=4))
 def test_own_times_add_up_to_the_mean_request(traces: list[list[Span]]) -> None:
-    requests = [sampled(spans) for spans in traces]
+    requests = [booked(spans) for spans in traces]
     expected: dict[str, float] = defaultdict(float)
     for request in requests:
         for section in critical_path(request.root):
@@ -86,6 +85,13 @@ def test_own_times_add_up_to_the_mean_request(traces: list[list[Span]]) -> None:
     assert sum(step.tail_own_ns for step in steps) <= sum(expected.values()) + len(steps)
 
 
+def test_requests_count_as_often_as_they_stand_for() -> None:
+    """One of 16 that waits for nothing, one of one that waits for 340 ms: 20 ms in the mean of 17."""
+    requests = [booked(sketch(normal(0), 1, EPOCH_NS), 16.0), booked(sketch(normal(340), 2, EPOCH_NS))]
+    [pool] = [step for step in path_profile(requests, requests) if step.category == Category.POOL]
+    assert pool.tail_ns == pool.body_ns == (10 + 20) * MS
+
+
 def test_deep_traces_are_cut() -> None:
-    steps = path_profile([sampled(deep_chain(3_000))], [sampled(deep_chain(3_000))])
+    steps = path_profile([booked(deep_chain(3_000))], [booked(deep_chain(3_000))])
     assert 0 < len(steps) <= MAX_DEPTH
