@@ -148,7 +148,7 @@ def test_the_interval_of_two_samples_covers_the_truth_as_often_as_it_says() -> N
     for _ in range(200):
         chosen = random_numbers.exponential(10, size=(60, 1)) + 5
         rest = random_numbers.exponential(10, size=(80, 1))
-        low, high = two_sample_interval(chosen, rest, np.ones(60), np.ones(80))
+        low, high = two_sample_interval((chosen, np.ones(60), np.arange(60)), (rest, np.ones(80), np.arange(80)))
         covered += low[0] <= 5 <= high[0]
     # Binomial(200, 0.95) is below 180 in 0.1 % of runs; the percentile bootstrap of 60 runs a point or two low.
     assert 178 <= covered <= 200
@@ -157,7 +157,7 @@ def test_the_interval_of_two_samples_covers_the_truth_as_often_as_it_says() -> N
 def test_the_interval_of_two_samples_agrees_with_the_normal_one() -> None:
     random_numbers = np.random.default_rng(6)
     chosen, rest = random_numbers.normal(30, 4, size=(150, 2)), random_numbers.normal(20, 3, size=(200, 2))
-    low, high = two_sample_interval(chosen, rest, np.ones(150), np.ones(200))
+    low, high = two_sample_interval((chosen, np.ones(150), np.arange(150)), (rest, np.ones(200), np.arange(200)))
     error = np.sqrt(chosen.var(axis=0) / 150 + rest.var(axis=0) / 200)
     middle = chosen.mean(axis=0) - rest.mean(axis=0)
     assert low == pytest.approx((middle - 1.96 * error).tolist(), abs=0.12)

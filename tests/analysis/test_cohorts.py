@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.cohorts import difference_interval
+from analysis.cohorts import DrawnTimes, difference_interval
 
 CAPS = (40, 120, 60, 80, 200)
 Durations = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -34,9 +34,8 @@ def test_the_interval_holds_the_true_difference(count: int, tail: float) -> None
         drawn = [random.choice(m, min(cap, len(m)), replace=False) for m, cap in zip(members, CAPS, strict=True)]
         weights = np.concatenate([np.full(len(d), len(m) / len(d)) for m, d in zip(members, drawn, strict=True)])
         chosen = np.concatenate(drawn)
-        lows, highs = difference_interval(
-            total[chosen], weights, strata[chosen].tolist(), wait[chosen].reshape(-1, 1), tail, np.ones(len(chosen))
-        )
+        drawn_times = DrawnTimes(total[chosen], chosen, weights, np.ones(len(chosen)), strata[chosen])
+        lows, highs = difference_interval(drawn_times, wait[chosen].reshape(-1, 1), tail)
         held += lows[0] <= true <= highs[0]
     # 57 where it is exact; a bootstrap of ten to thirty tail requests falls a little short.
     assert held >= 50
