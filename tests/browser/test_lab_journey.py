@@ -19,8 +19,10 @@ from tests.server import Server, running_server
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 6.0
-RATE_PER_S = 40.0
+REQUESTS = 240
+RATE_PER_S = 20.0
+# At this rate a busy machine spent more than 20 ms between two attempts, which then looked like a backoff.
+CROWDED_PER_S = 40.0
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +40,24 @@ def page(browser: Browser) -> Iterator[Page]:
     assert seen.complaints == []
 
 
-def journey(folder: Path, servers: Servers, fault: str, protocol: str, semconv: str = "") -> Iterator[Server]:
+def journey(
+    folder: Path, servers: Servers, fault: str, protocol: str, semconv: str = "", rate_per_s: float = RATE_PER_S
+) -> Iterator[Server]:
     """Spanwise with what the lab sent it over one protocol in a few seconds."""
     with running_server(folder) as server:
         endpoint = f"http://127.0.0.1:{server.grpc_port if protocol == 'grpc' else server.http_port}"
         lab = Lab(endpoint=endpoint, fault=fault, protocol=protocol, semconv=semconv, servers=servers)
         # Playwright keeps an event loop running in this thread, and the lab's driver wants one of its own.
         with ThreadPoolExecutor(1) as thread:
-            thread.submit(drive, lab).result(timeout=150)
+            thread.submit(drive, lab, rate_per_s).result(timeout=150)
         settle(server)
         yield server
 
 
-def drive(lab: Lab) -> None:
+def drive(lab: Lab, rate_per_s: float) -> None:
     """One short run, stopped so that every process sends its last batch."""
     with lab:
-        lab.drive(seconds=SECONDS, rate=RATE_PER_S)
+        lab.drive(seconds=REQUESTS / rate_per_s, rate=rate_per_s)
         assert lab.wait_for_worker(40) == 0
         lab.stop()
 
@@ -78,7 +82,7 @@ def retrying(tmp_path_factory: pytest.TempPathFactory, servers: Servers) -> Iter
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory, servers: Servers) -> Iterator[Server]:
-    yield from journey(tmp_path_factory.mktemp("grpc"), servers, "small_pool", "grpc")
+    yield from journey(tmp_path_factory.mktemp("grpc"), servers, "small_pool", "grpc", rate_per_s=CROWDED_PER_S)
 
 
 @pytest.fixture(scope="module")
