@@ -295,9 +295,9 @@ def test_an_overview_of_kept_traces_judges_no_tail() -> None:
 def test_kept_requests_say_what_they_stand_for() -> None:
     report = made.endpoint_report()
     sampled = replace(report, row=replace(report.row, adjusted_count=16_000.4))
-    assert "stand for 16\u2009000" in rendered(
-        lambda: endpoint_page(page("service=s&endpoint=e", endpoint_report=sampled))
-    )
+    text = rendered(lambda: endpoint_page(page("service=s&endpoint=e", endpoint_report=sampled)))
+    assert "stand for 16\u2009000" in text
+    assert "Each cell counts kept requests" in text
     row = replace(made.endpoint_row(), adjusted_count=16_000.4)
     assert "stand for 16\u2009000" in rendered(lambda: overview_page(page(overview=made.overview_report(row))))
     assert "stand for" not in rendered(lambda: overview_page(page(overview=made.overview_report(made.endpoint_row()))))
