@@ -10,6 +10,7 @@ import numpy as np
 
 from analysis.density_step import DensityStep, density_step
 from analysis.quantiles import Quantile, interval_ranks, quantiles_of_kept
+from analysis.sampling import adjusted_sum
 from analysis.span import Spans
 
 QUANTILES = (0.5, 0.95, 0.99, 0.999)
@@ -51,7 +52,8 @@ def group_quantiles(
     rows = spans.arrays(
         f"""
         select first, second, count(*) as n, sum(failed)::bigint as failures,
-               sum(value_ns * {stands_for})::hugeint as total_ns, max(value_ns)::bigint as max_ns,
+               {adjusted_sum("value_ns") if adjusted else "sum(value_ns)::hugeint"} as total_ns,
+               max(value_ns)::bigint as max_ns,
                list(value_ns::bigint) as durations_ns, sum({stands_for})::double as stood,
                sum(failed * {stands_for})::double as failures_stood,
                {"list(adjusted_count::double)" if adjusted else "null"} as weights

@@ -14,7 +14,7 @@ from analysis.endpoint_reports import HeatMap, LatencySeries
 from analysis.grouped import bucket_size_ns, bucket_starts_ns, group_quantiles
 from analysis.quantiles import quantiles_of_kept
 from analysis.reports import EndpointRow
-from analysis.sampling import ADJUSTED_COUNT, is_sampled
+from analysis.sampling import ADJUSTED_COUNT, adjusted_sum, is_sampled
 from analysis.span import Spans
 
 SPARKLINE_PARTS = 24
@@ -52,7 +52,7 @@ def endpoint_totals(spans: Spans) -> list[EndpointTotal]:
     rows = spans.rows(
         f"""
         select first, second, count(*) as n,
-               sum(value_ns{" * adjusted_count" if sampled else ""})::hugeint as total_ns
+               {adjusted_sum("value_ns") if sampled else "sum(value_ns)::hugeint"} as total_ns
         from ({_ADJUSTED if sampled else _REQUESTS}) as source
         group by first, second
         order by total_ns desc, first, second

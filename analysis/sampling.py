@@ -30,6 +30,11 @@ ADJUSTED_COUNT = f"""
 """`adjusted_count` of a row's `trace_state` in SQL, 1 where nothing valid is said."""
 
 
+def adjusted_sum(value: str) -> str:
+    """The sum of whole numbers in SQL, each as often as its row's `adjusted_count` says, 1e37 at most: 128 bits."""
+    return f"least(sum({value} * adjusted_count), 1e37)::hugeint"
+
+
 def adjusted_count(trace_state: str) -> float | None:
     """How many requests a kept one stands for; None where nothing valid is said."""
     seen = _SEEN.search(trace_state)

@@ -269,3 +269,17 @@ def test_draws_and_regions_count_what_requests_stand_for() -> None:
         region = sample_region(spans, "shop", "GET /", Region(low_ns=100 * MS))
     slow = [took for took in made.durations_ms if took >= 100]
     assert mean_duration_ns(region.tail) == pytest.approx(sum(slow) / len(slow) * MS, rel=0.1)
+
+
+def test_any_threshold_and_duration_can_be_added_up() -> None:
+    """A request of 290 years that stands for 7e16 others, three hundred times: more than 128 bits hold."""
+    drawn = Drawn()
+    for number in range(300):
+        drawn.add("shop", "GET /", number, number + 1, kind=Kind.SERVER, trace=number + 1)
+        record = drawn.records[-1][3]
+        record.trace_state, record.start_ns, record.end_ns = "ot=th:ffffffffffffff", number + 1, 2**63 - 1
+    with stored([drawn.batch()]) as spans:
+        [row] = endpoint_rows(spans)
+        [total] = endpoint_totals(spans)
+    assert row.count == 300
+    assert row.total_ns == total.total_ns == pytest.approx(1e37)
