@@ -13,7 +13,7 @@ from analysis.bootstrap import block_times
 from analysis.draw import BODY
 from analysis.endpoint_reports import LedgerRow
 from analysis.ledger import TIME_KINDS, Category, Ledger, TimeKind
-from analysis.quantiles import Floats
+from analysis.quantiles import Floats, weighted_quantile
 from analysis.region import ChosenSample
 from analysis.sample import Sample, SampledRequest
 from analysis.suspect_times import NOISE_NS
@@ -116,10 +116,13 @@ def _rows(accounted: Accounted[_S], key_of: _KeyOf) -> tuple[LedgerRow, ...]:
         return ()
     tail_ns, body_ns = _matrix(tail, keys, key_of), _matrix(body, keys, key_of)
     tail_counts, body_counts = _adjusted_counts(tail), _adjusted_counts(body)
+    whole_ns = _matrix(accounted.pairs, keys, key_of)
+    fences = _fences(whole_ns, np.array([request.weight for request in accounted.sample.requests], dtype=np.float64))
+    far = _means((tail_ns > fences).astype(np.float64), tail_counts)
     low, high = (
         two_sample_interval((tail_ns, tail_counts, _starts(tail)), (body_ns, body_counts, _starts(body)))
         if isinstance(accounted.sample, ChosenSample)
-        else _whole_interval(accounted.sample, _matrix(accounted.pairs, keys, key_of))
+        else _whole_interval(accounted.sample, whole_ns)
     )
     tail_means, body_means = _means(tail_ns, tail_counts), _means(body_ns, body_counts)
     body_deviations = _deviations(body_ns, body_counts)
@@ -131,6 +134,7 @@ def _rows(accounted: Accounted[_S], key_of: _KeyOf) -> tuple[LedgerRow, ...]:
             tail_mean_ns=round(tail_means[column]),
             difference_low_ns=round(low[column]),
             difference_high_ns=round(high[column]),
+            far_share=far[column],
             z=(tail_means[column] - body_means[column]) / (body_deviations[column] + NOISE_NS),
             trace_ids=_spenders(tail, tail_ns[:, column]),
         )
@@ -174,6 +178,17 @@ def _matrix(
 
 def _means(matrix: _Matrix, counts: Floats) -> list[float]:
     return [float(mean) for mean in counts @ matrix / counts.sum()] if len(matrix) else [0.0] * matrix.shape[1]
+
+
+def _fences(spent: _Matrix, weights: Floats) -> Floats:
+    """For each place the time beyond which it is far out: 1.5 quartile ranges above the upper quartile, of logarithms.
+
+    Source: Tukey, Exploratory Data Analysis, 1977. Half a millisecond is added: absent and tiny times are alike.
+    """
+    logs = np.log(spent + NOISE_NS)
+    lower, upper = (np.array([weighted_quantile(column, weights, q) for column in logs.T]) for q in (0.25, 0.75))
+    fences: Floats = np.exp(upper + 1.5 * (upper - lower)) - NOISE_NS
+    return fences
 
 
 def _deviations(matrix: _Matrix, counts: Floats) -> list[float]:

@@ -67,6 +67,8 @@ class LedgerRow:
     """95 % bootstrap interval of tail minus body."""
     z: float
     """The difference in standard deviations of the body, 0.5 ms added to them: what changed, beside what it costs."""
+    far_share: float
+    """Share of the tail in which it takes longer than by its own scatter: beyond Tukey's fence of its logarithms."""
     trace_ids: tuple[str, ...]
     """Tail traces that spend most there, at most 5."""
 

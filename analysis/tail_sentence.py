@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import comb
 
 from analysis.cohorts import THE_REST
 from analysis.comparison import Comparison
@@ -20,6 +21,11 @@ MIN_COHORT = 3
 MIN_DIFFERENCE_NS = 2_000_000
 MIN_DIFFERENCE_SHARE = 0.05
 """A difference below 2 ms or 5 % of the typical request is not worth a sentence."""
+LONG_TAIL = 3.0
+"""A tail that begins below three times the typical request is explained only by places that stand out."""
+FAR_BY_SCATTER, MIN_FAR, MAX_P = 0.35, 0.5, 0.01
+"""A place stands out where it takes longer in half of the slow requests than it does by its own scatter. Of the slowest
+hundredth of a place's own log-normal times 35 % do; half of few requests is chance."""
 MIN_EXPLAINED = 0.5
 """What less than half of the slow requests have is left to the table."""
 
@@ -64,8 +70,24 @@ def tail_sentence(row: EndpointRow, sample: Sample, compared: Comparison) -> str
             f"{duration_text(difference)} more, and no single cause stands out from chance."
             f"{common_text(found, 'normal')}"
         )
+    if sample.tail_from_ns < LONG_TAIL * typical and not any(_far(cause, len(tail)) for cause in causes):
+        return (
+            f"{opening} That is {sample.tail_from_ns / typical:.1f} times the typical request "
+            f"({duration_text(typical)}): an ordinary spread, in which no place stands out from how its time varies "
+            f"anyway.{common_text(found, 'normal')}"
+        )
     spent = f"Against the typical request ({duration_text(typical)}) they spend {causes_text(causes, difference)}."
     return f"{opening} {spent}{common_text(found, 'normal')}"
+
+
+def _far(cause: LedgerRow, slow: int) -> bool:
+    """Whether a place takes longer than by its scatter in more of the slow requests than chance explains."""
+    least = round(cause.far_share * slow)
+    by_chance = sum(
+        comb(slow, many) * FAR_BY_SCATTER**many * (1 - FAR_BY_SCATTER) ** (slow - many)
+        for many in range(least, slow + 1)
+    )
+    return cause.far_share >= MIN_FAR and by_chance <= MAX_P
 
 
 def kept_sentence(region: Region | None, compared: Comparison) -> str:

@@ -94,6 +94,7 @@ def ledger_row(category: Category, body_ms: float, tail_ms: float, label: str = 
         difference - 3 * MS,
         difference + 4 * MS,
         difference / (2 * MS),
+        0.9,
         (TRACE,),
     )
 
