@@ -10,7 +10,7 @@ from analysis.critical_path import critical_path
 from analysis.errors import NotFound
 from analysis.neighbours import trace_among_neighbours
 from analysis.node import Node
-from analysis.semantics import RequestClass
+from analysis.semantics import OperationClass, RequestClass
 from analysis.span import Spans
 from analysis.trace import Trace
 from analysis.trace_reports import SpanDetail, TraceReport, TraceSpanRow, TraceStart
@@ -53,7 +53,7 @@ def view(trace: Trace, limit: int = 10_000, span_id: int | None = None) -> Trace
         root_endpoint=main.span.endpoint,
         services=tuple(dict.fromkeys(node.span.service for node in nodes)),
         span_count=len(nodes),
-        error_count=sum(node.span.failed for node in nodes),
+        error_count=sum(node.span.failed and not _told_elsewhere(node) for node in nodes),
         rows=tuple(
             _row(node, depths[id(node)], tuple(critical.get(id(node), ())), ordinals.get(id(node), 0))
             for node in nodes[:limit]
@@ -119,6 +119,11 @@ def _attempt_ordinals(nodes: Sequence[Node]) -> dict[int, int]:
             for position, attempt in enumerate(group.attempts):
                 ordinals[id(attempt)] = position + 1
     return ordinals
+
+
+def _told_elsewhere(node: Node) -> bool:
+    """Whether a span repeats what another one says: an answer that the server's span has, or a driver's own query."""
+    return node.driver_copy or node.span.operation_class == OperationClass.ASGI
 
 
 def _row(node: Node, depth: int, critical: tuple[tuple[int, int], ...], ordinal: int) -> TraceSpanRow:

@@ -13,6 +13,7 @@ from analysis.overview import overview
 from analysis.sample import SampledRequest, sample_endpoint
 from analysis.span import Spans
 from analysis.tail import endpoint_report
+from analysis.trace_view import trace_report
 from tests.captures import DATA, capture, needs_captures
 
 pytestmark = needs_captures
@@ -39,17 +40,18 @@ def spent_ms(ledger: Ledger, category: Category) -> float:
 @pytest.mark.parametrize(("scenario", "mode"), EVERY, ids="/".join)
 def test_few_requests_are_said_to_be_few_and_no_clock_is_blamed(scenario: str, mode: str) -> None:
     with capture(scenario, mode) as spans:
-        rows = overview(spans).endpoints
-        for row in rows:
+        report = overview(spans)
+        assert (report.notes == ()) == (scenario != "32_sigterm")
+        for row in report.endpoints:
             assert not _NO_REQUEST.search(row.endpoint)
-            report = endpoint_report(spans, row.service, row.endpoint)
+            told = endpoint_report(spans, row.service, row.endpoint)
             assert row.count < MIN_FOR_P99
-            assert not report.row.p99.trusted
-            assert any("too few for a p99" in note for note in report.trust)
-            assert not any("Clocks" in note for note in report.trust)
-            assert report.withheld == ""
-            assert report.changes == ()
-            assert report.contrasts.values == ()
+            assert not told.row.p99.trusted
+            assert any("too few for a p99" in note for note in told.trust)
+            assert not any("Clocks" in note for note in told.trust)
+            assert told.withheld == ""
+            assert told.changes == ()
+            assert told.contrasts.values == ()
 
 
 def late(request: Node) -> set[str]:
@@ -74,9 +76,40 @@ def test_a_query_is_counted_once_and_its_wait_apart(mode: str) -> None:
         found = requests(spans, "dbapp", "GET /sa_slow")
     waits = [spent_ms(ledger, Category.POOL) for _, ledger in found]
     assert max(waits) > 400
+    if mode == "new":
+        assert 130 < min(waits) <= max(waits) < 950
     for _, ledger in found:
         assert spent_ms(ledger, Category.DATABASE) < 450
         assert sum(part.duration_ns for part in ledger.slices) == ledger.duration_ns
+
+
+def test_a_failed_answer_is_counted_with_its_server_alone() -> None:
+    """One request fails in its driver, its server and in the ASGI span that sends the answer, which repeats it."""
+    with capture("21b_unhandled") as spans:
+        ids = spans.rows("select distinct replace(trace_id::varchar, '-', '') as id from spans order by id")
+        reports = [trace_report(spans, trace_id) for (trace_id,) in ids]
+    [failing] = [report for report in reports if report.error_count]
+    assert failing.error_count == 2
+
+
+def test_a_hidden_retry_costs_backoff_and_failed_attempts_and_no_slow_callee() -> None:
+    with capture("05_retry_requests_urllib3") as spans:
+        [(_, ledger)] = requests(spans, "gateway", "GET /retry/requests_urllib3/{k}")
+    assert spent_ms(ledger, Category.BACKOFF) == pytest.approx(118, abs=2)
+    assert spent_ms(ledger, Category.FAILED_ATTEMPTS) == pytest.approx(39, abs=2)
+
+
+def test_many_calls_of_one_route_are_one_endpoint() -> None:
+    with capture("08b_nplus1_http") as spans:
+        rows = {(row.service, row.endpoint): row.count for row in overview(spans).endpoints}
+    assert rows["upstream", "GET /item/{i}"] == 17
+
+
+def test_opening_a_connection_is_no_wait_for_one() -> None:
+    with capture("08_nplus1_db") as spans:
+        [(_, ledger)] = requests(spans, "dbapp", "GET /nplus1_sa")
+    assert spent_ms(ledger, Category.POOL) < 1
+    assert any(part.label.endswith("opening a connection") for part in ledger.slices)
 
 
 def test_backoff_is_what_a_retried_call_costs() -> None:
