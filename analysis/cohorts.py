@@ -13,7 +13,7 @@ from analysis.bootstrap import block_times
 from analysis.draw import BODY
 from analysis.endpoint_reports import LedgerRow
 from analysis.ledger import TIME_KINDS, Category, Ledger, TimeKind
-from analysis.quantiles import Floats, weighted_quantile
+from analysis.quantiles import Floats, Integers, weighted_quantile
 from analysis.region import ChosenSample
 from analysis.sample import Sample, SampledRequest
 from analysis.suspect_times import NOISE_NS
@@ -27,8 +27,7 @@ THE_REST = "everything else"
 
 _S = TypeVar("_S", Sample, ChosenSample)
 _Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
-_Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
-_Side = tuple[_Matrix, Floats, _Integers]
+_Side = tuple[_Matrix, Floats, Integers]
 """What requests spent, their adjusted counts, and when they began."""
 _KeyOf = Callable[[Category, str], tuple[Category, str]]
 _ORDER = {category: position for position, category in enumerate(Category)}
@@ -156,7 +155,7 @@ def _whole_interval(sample: Sample, spent: _Matrix) -> tuple[list[float], list[f
     return difference_interval(drawn, spent, sample.tail_quantile)
 
 
-def _starts(cohort: Sequence[tuple[SampledRequest, Ledger]]) -> _Integers:
+def _starts(cohort: Sequence[tuple[SampledRequest, Ledger]]) -> Integers:
     return np.array([request.root.span.start_ns for request, _ in cohort], dtype=np.int64)
 
 
@@ -202,12 +201,12 @@ class DrawnTimes(NamedTuple):
     """A stratified sample of requests, one place a request."""
 
     durations_ns: Floats
-    starts_ns: _Integers
+    starts_ns: Integers
     weights: Floats
     """Stratum size / drawn."""
     adjusted_counts: Floats
     """What a request stands for beyond that, after a sampler upstream."""
-    strata: _Integers
+    strata: Integers
 
 
 def difference_interval(sample: DrawnTimes, spent: _Matrix, tail_quantile: float) -> tuple[list[float], list[float]]:

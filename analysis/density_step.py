@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.quantiles import Integers
+
 THRESHOLDS_MS = tuple(
     sorted(
         head * scale
@@ -32,14 +34,14 @@ LEVEL = 1.5
 """By how much the bin above a threshold may exceed those below where nothing jumps."""
 MAX_LOOKED_AT = 200_000
 
-_FINE = math.log(1.05) / 20
-_FINE_A_BIN = 20
+_BIN, _FINE_A_BIN = 1.05, 20
 """Bins of 5 % of the duration, of 20 fine ones each."""
+_FINE = math.log(_BIN) / _FINE_A_BIN
 _BELOW, _ABOVE = 8, 4
 _PARTS, _MIN_PART = 10, 10
 """The bin above is parted down to 0.5 % of the duration, as far as ten requests are left in a part."""
-_LOWEST_NS = 50e6 * 1.05**-10
-_FINE_BINS = math.ceil(math.log(30e9 * 1.05**6 / _LOWEST_NS) / _FINE)
+_LOWEST_NS = 50e6 * _BIN**-10
+_FINE_BINS = math.ceil(math.log(30e9 * _BIN**6 / _LOWEST_NS) / _FINE)
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,10 @@ class DensityStep:
     """Up to 5 % shorter."""
 
 
-def density_step(durations_ns: np.ndarray[tuple[int], np.dtype[np.int64]]) -> DensityStep | None:
+def density_step(durations_ns: Integers) -> DensityStep | None:
     """The lowest of the round durations at which the density of requests jumps up, None where it nowhere does.
 
-    Of more than 200,000 requests every second, third … is looked at.
+    Of more than 200,000 requests every second, third … is looked at; the step's counts are of all.
     """
     looked_at = durations_ns[:: len(durations_ns) // MAX_LOOKED_AT + 1]
     if len(looked_at) < MIN_ABOVE + MIN_BELOW:
@@ -71,11 +73,18 @@ def density_step(durations_ns: np.ndarray[tuple[int], np.dtype[np.int64]]) -> De
         below = _counts(ends, math.floor(at), -_BELOW)
         above = _counts(ends, math.floor(at) + 1, _ABOVE)
         if _jumps(below, above) and _at_once(fine, math.floor(at), above[0]):
-            return DensityStep(round(threshold_ms * 1e6), above[0], below[-1])
+            return _step(durations_ns, round(threshold_ms * 1e6))
     return None
 
 
-def _counts(ends: np.ndarray[tuple[int], np.dtype[np.int64]], first: int, bins: int) -> list[int]:
+def _step(durations_ns: Integers, threshold_ns: int) -> DensityStep:
+    """With the counts of all requests, also where not all of them were looked at."""
+    edges = [threshold_ns / _BIN, threshold_ns, threshold_ns * _BIN]
+    below, above = np.diff([int((durations_ns < edge).sum()) for edge in edges])
+    return DensityStep(threshold_ns, int(above), int(below))
+
+
+def _counts(ends: Integers, first: int, bins: int) -> list[int]:
     """Of so many bins from a fine one on, or as many before it, in order of duration."""
     steps = range(bins, 1) if bins < 0 else range(bins + 1)
     return [int(count) for count in np.diff(ends[[first + step * _FINE_A_BIN for step in steps]])]
@@ -105,7 +114,7 @@ def _chance(count: int, of: int, share: float) -> float:
     return math.exp(-of * apart)
 
 
-def _at_once(fine: np.ndarray[tuple[int], np.dtype[np.int64]], cut: int, above: int) -> bool:
+def _at_once(fine: Integers, cut: int, above: int) -> bool:
     """Whether the density jumps right at the threshold: the lower end of a mode that is near it does so elsewhere."""
     size = _FINE_A_BIN // min(_PARTS, above // _MIN_PART)
     before = int(fine[cut + 1 - size : cut + 1].sum())

@@ -20,6 +20,10 @@ class Region:
     high_ns: int = END_OF_TIME_NS
 
 
+IN_REGION = "(start_ns >= $from_ns and start_ns < $to_ns and duration_ns >= $low_ns and duration_ns < $high_ns)"
+"""Whether a request is in a region, in SQL; its values are the region's fields."""
+
+
 @dataclass(frozen=True)
 class Side:
     """All requests of one side, not only the drawn ones."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from analysis.endpoint_reports import Exemplar, Region, Side
+from dataclasses import asdict
+
+from analysis.endpoint_reports import IN_REGION, Exemplar, Region, Side
 from analysis.reports import EndpointRow
 from analysis.span import Spans
 
@@ -39,15 +41,12 @@ def _found(
                 'outcome': outcome
             }} as request, start_ns, duration_ns, span_id, outcome from requests
             where service = $service and endpoint = $endpoint and request_class in ('request', 'candidate')
-              and start_ns >= $from_ns and start_ns < $to_ns and duration_ns >= $low_ns and duration_ns < $high_ns
+              and {IN_REGION}
         ) as requests
         """,  # noqa: S608 - constant orders
         service=service,
         endpoint=endpoint,
-        from_ns=region.from_ns,
-        to_ns=region.to_ns,
-        low_ns=region.low_ns,
-        high_ns=region.high_ns,
+        **asdict(region),
         **values,
     )
     return tuple(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analysis.bootstrap import block_places
+from analysis.bootstrap import Places, block_places
 from analysis.quantiles import Floats, weighted_quantile
 from analysis.reports import Gain
 from analysis.retime import Edit, retimed_duration_ns
@@ -25,7 +25,6 @@ MIN_DAILY_NS = 600_000_000_000
 _MIN_P99, _MIN_P95 = 1000, 72
 
 _Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
-_Places = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 
 def gain_quantile(total: int) -> float:
@@ -101,7 +100,7 @@ def _saved_interval(
     return round(float(low)), round(float(high))
 
 
-def weighted_quantiles(values: Floats, chosen: _Places, weights: _Matrix, q: float) -> Floats:
+def weighted_quantiles(values: Floats, chosen: Places, weights: _Matrix, q: float) -> Floats:
     """`weighted_quantile` of the chosen values in each row: a call a row took 10 times as long."""
     by_value = np.argsort(values, kind="stable")
     # Sixteen bits where they suffice: numpy sorts those by radix.

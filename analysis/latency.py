@@ -113,20 +113,20 @@ def _sparklines(
     """p95 in each of 24 equal parts of the window, or the maximum where a part holds fewer than 20 requests."""
     window = spans.window
     part_ns = max(1, -(-window.duration_ns // SPARKLINE_PARTS))
-    parts = _Parts(window.start_ns, part_ns, SPARKLINE_PARTS, (0.95,))
+    into = _Division(window.start_ns, part_ns, SPARKLINE_PARTS, (0.95,))
     lines: dict[tuple[str, str], list[int]] = {}
-    for part in _by_time(spans, parts, condition, parameters):
+    for part in _by_time(spans, into, condition, parameters):
         line = lines.setdefault((part.service, part.endpoint), [0] * SPARKLINE_PARTS)
         line[part.number] = part.quantiles_ns[0] if part.requests >= _ENOUGH[0.95] else part.max_ns
     return {key: tuple(line) for key, line in lines.items()}
 
 
-class _Parts(NamedTuple):
+class _Division(NamedTuple):
     """Equal parts of a window, and what to take of each."""
 
     first_ns: int
     part_ns: int
-    number: int
+    parts: int
     qs: tuple[float, ...]
 
 
@@ -142,12 +142,12 @@ class _Part(NamedTuple):
     quantiles_ns: tuple[int, ...]
 
 
-def _by_time(spans: Spans, parts: _Parts, condition: str, parameters: Mapping[str, object]) -> Iterator[_Part]:
+def _by_time(spans: Spans, into: _Division, condition: str, parameters: Mapping[str, object]) -> Iterator[_Part]:
     sampled = is_sampled(spans)
     if sampled:
         asked = f"list(duration_ns::bigint) as durations_ns, list(({ADJUSTED_COUNT})::double) as weights"
     else:
-        asked = ", ".join(spans.quantile("duration_ns", q) for q in parts.qs)
+        asked = ", ".join(spans.quantile("duration_ns", q) for q in into.qs)
     query = spans.arrays if sampled else spans.rows
     rows = query(
         f"""
@@ -158,15 +158,15 @@ def _by_time(spans: Spans, parts: _Parts, condition: str, parameters: Mapping[st
         group by service, endpoint, part
         order by service, endpoint, part
         """,
-        first_ns=parts.first_ns,
-        part_ns=parts.part_ns,
+        first_ns=into.first_ns,
+        part_ns=into.part_ns,
         **parameters,
     )
     for service, endpoint, number, count, failed, max_ns, *values in rows:
-        if not 0 <= number < parts.number:
+        if not 0 <= number < into.parts:
             continue
         if sampled:
-            found = quantiles_of_kept(values[0].astype(np.float64), values[1], parts.qs)
+            found = quantiles_of_kept(values[0].astype(np.float64), values[1], into.qs)
             quantiles_ns = tuple(quantile.value_ns or 0 for quantile in found)
         else:
             quantiles_ns = tuple(map(round, values))
@@ -181,8 +181,8 @@ def latency_series(spans: Spans, service: str, endpoint: str, buckets: int = 60)
     qs = tuple(_ENOUGH)
     counts, errors = [0] * len(starts), [0] * len(starts)
     lines: list[list[int | None]] = [[None] * len(starts) for _ in qs]
-    parts = _Parts(starts[0], bucket_ns, len(starts), qs)
-    for part in _by_time(spans, parts, _OF_ENDPOINT, {"service": service, "endpoint": endpoint}):
+    into = _Division(starts[0], bucket_ns, len(starts), qs)
+    for part in _by_time(spans, into, _OF_ENDPOINT, {"service": service, "endpoint": endpoint}):
         counts[part.number], errors[part.number] = part.requests, part.failed
         for line, q, value in zip(lines, qs, part.quantiles_ns, strict=True):
             line[part.number] = value if part.requests >= _ENOUGH[q] else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,6 +19,7 @@ import numpy as np
 CONFIDENCE = 0.95
 
 Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
+Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -74,24 +75,29 @@ class _Cumulative:
         self.sums: list[float] = np.cumsum(np.exp(logs)).tolist()
 
 
-def sample_quantile(ordered: Sequence[int], q: float) -> int:
+def sample_quantile(ordered: Sequence[int] | Integers, q: float) -> int:
     """The interpolated quantile (Hyndman & Fan type 7, as DuckDB's quantile_cont) of a sorted, non-empty sample."""
     position = (len(ordered) - 1) * q
     below = math.floor(position)
     above = min(below + 1, len(ordered) - 1)
-    return round(ordered[below] + (ordered[above] - ordered[below]) * (position - below))
+    low, high = int(ordered[below]), int(ordered[above])
+    return round(low + (high - low) * (position - below))
 
 
-def quantiles_at(values_ns: np.ndarray[tuple[int], np.dtype[np.int64]], qs: Sequence[float]) -> tuple[int, ...]:
-    """`sample_quantile` of a non-empty sample in any order: selected, not sorted."""
+def quantiles_at(values_ns: Integers, qs: Sequence[float]) -> tuple[int, ...]:
+    """`sample_quantile` of a non-empty sample in any order."""
+    selected = selected_for(values_ns, qs)
+    return tuple(sample_quantile(selected, q) for q in qs)
+
+
+def selected_for(values_ns: Integers, qs: Sequence[float], ranks: Iterable[int] = ()) -> Integers:
+    """A non-empty sample with what `sample_quantile` reads, and values at one-based ranks, in their places.
+
+    Selected, not sorted: a window function over 2.8 million requests took 1.2 s for the intervals, this 0.1 s.
+    """
     last = len(values_ns) - 1
-    places = [last * q for q in qs]
-    selected = np.partition(values_ns, sorted({min(math.floor(p) + step, last) for p in places for step in (0, 1)}))
-    found = []
-    for place in places:
-        low_ns, high_ns = int(selected[math.floor(place)]), int(selected[min(math.floor(place) + 1, last)])
-        found.append(round(low_ns + (high_ns - low_ns) * (place - math.floor(place))))
-    return tuple(found)
+    wanted = {min(math.floor(last * q) + step, last) for q in qs for step in (0, 1)} | {rank - 1 for rank in ranks}
+    return np.partition(values_ns, sorted(wanted))
 
 
 def quantile(ordered: Sequence[int], q: float) -> Quantile:

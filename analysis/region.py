@@ -7,10 +7,10 @@ for after a sampler upstream, hold for the side.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from analysis.draw import Stratum, draw_strata
-from analysis.endpoint_reports import Region, Side
+from analysis.endpoint_reports import IN_REGION, Region, Side
 from analysis.errors import NotFound
 from analysis.sample import SampledRequest, linked_traces, request_root
 from analysis.sampling import ADJUSTED_COUNT, is_sampled
@@ -47,17 +47,13 @@ def sample_region(spans: Spans, service: str, endpoint: str, region: Region) -> 
         f"""
         select 0 as place, trace_id, span_id, duration_ns, outcome,
                {ADJUSTED_COUNT if is_sampled(spans) else "1.0"} as adjusted_count,
-               case when start_ns >= $from_ns and start_ns < $to_ns
-                     and duration_ns >= $low_ns and duration_ns < $high_ns then 1 else 0 end as stratum
+               case when {IN_REGION} then 1 else 0 end as stratum
         from requests
         where service = $service and endpoint = $endpoint and request_class in ('request', 'candidate')
         """,  # noqa: S608 - a constant expression
         service=service,
         endpoint=endpoint,
-        from_ns=region.from_ns,
-        to_ns=region.to_ns,
-        low_ns=region.low_ns,
-        high_ns=region.high_ns,
+        **asdict(region),
     )
     sides = {
         int(stratum): Side(int(count), int(failed), round(p50_ns))
