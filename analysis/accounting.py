@@ -172,7 +172,7 @@ def node_category(node: Node) -> Category:
     span = node.span
     match span.operation_class:
         case OperationClass.POOL:
-            return Category.DATABASE if _opens_connection(node) else Category.POOL
+            return Category.DATABASE if node.opens_connection else Category.POOL
         case OperationClass.HTTP | OperationClass.RPC if span.kind == Kind.CLIENT:
             return Category.EDGE_GAP if _callee(node) else Category.REMOTE_CALL
         case named:
@@ -181,10 +181,6 @@ def node_category(node: Node) -> Category:
 
 def _callee(node: Node) -> str:
     return next((child.span.service for child in node.children if child.is_entry), "")
-
-
-def _opens_connection(node: Node) -> bool:
-    return any(child.span.operation_class.startswith("database") for child in node.children)
 
 
 def _label(node: Node, category: Category) -> str:

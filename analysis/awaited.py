@@ -111,6 +111,8 @@ def mark_instrumentation(nodes: list[Node]) -> None:
     for node in nodes:
         if node.span.operation_class == OperationClass.ASGI:
             node.awaited = False
+        elif node.span.operation_class == OperationClass.POOL:
+            node.opens_connection = any(child.span.operation_class in _DATABASE for child in node.children) or None
     parents = {id(node.parent): node.parent for node in nodes if node.span.scope_name == SQLALCHEMY}
     for parent in parents.values():
         if parent is not None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from analysis.awaited import outlives
+from analysis.checkouts import mark_openings
 from analysis.sample import linked_traces
 from analysis.span import Kind, Span, Spans, load_traces
 from analysis.trace import Trace, build_traces
@@ -23,7 +24,9 @@ def trace_among_neighbours(spans: Spans, trace_id: str) -> Trace:
     members = load_traces(spans, [trace_id])[trace_id]
     near = _near(spans, members) if _has_doubts(members) else []
     if not near:
-        return build_traces([members])[0]
+        alone = build_traces([members])[0]
+        mark_openings(spans, alone.walk())
+        return alone
     trace = linked_traces(spans, [trace_id, *near])[trace_id]
     said = f"clocks and what was waited for are judged from this trace and {len(near)} others of its endpoint near it"
     return replace(trace, notes=(*trace.notes, said))

@@ -24,6 +24,8 @@ class Node:
     """False for work that goes on after its parent ended, asynchronous consumers and what instrumentation doubles."""
     driver_copy: bool = False
     """A driver's span of a query that SQLAlchemy's span shows already."""
+    opens_connection: bool | None = None
+    """Whether a pool's checkout opened a connection, so that nobody handed it one; None where that is not known."""
     is_entry: bool = True
     """Whether a request begins here: a root, a server or consumer span, or the first span of another service."""
     bounds: tuple[int, int] = (0, 0)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from analysis.checkouts import mark_openings
 from analysis.draw import STRATA_CAPS, CohortBounds, Draw, draw_requests
 from analysis.node import Node
 from analysis.semantics import RequestClass
@@ -106,10 +107,12 @@ def request_root(trace: Trace, span_id: int, service: str) -> Node | None:
 
 
 def linked_traces(spans: Spans, trace_ids: list[str]) -> dict[str, Trace]:
-    """The traces as trees on one clock, skew estimated over all of them."""
+    """The traces as trees on one clock, skew and what was waited for judged over all of them."""
     loaded: Mapping[str, list[Span]] = load_traces(spans, list(dict.fromkeys(trace_ids)))
     clock = host_clock(loaded.values())
-    return dict(zip(loaded, build_traces(loaded.values(), clock), strict=True))
+    traces = build_traces(loaded.values(), clock)
+    mark_openings(spans, (node for trace in traces for node in trace.walk()))
+    return dict(zip(loaded, traces, strict=True))
 
 
 def mean_duration_ns(requests: Sequence[SampledRequest]) -> float:

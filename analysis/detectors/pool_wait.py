@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from analysis.detector import AT_LEAST, HIGH, MEDIUM, Detector, Group, Occurrence, Verdict
+from analysis.checkouts import CHECKOUT_NS
+from analysis.detector import AT_LEAST, HIGH, LOW, MEDIUM, Detector, Group, Occurrence, Verdict
 from analysis.node import Node
 from analysis.reports import Fix
 from analysis.retime import Edit
 from analysis.semantics import OperationClass
 from analysis.wording import duration_text, share_text
-
-CHECKOUT_NS = 1_000_000
-"""What a checkout may take when a connection is free; SQLAlchemy's took 0.1 to 0.9 ms."""
-HAND_OFF_NS = 30_000_000
-"""From a request's last query to its connection's return: ROLLBACK and the pool's reset took up to 25 ms."""
-SLACK_NS = 3_000_000
-"""Ends of spans in one process were seen up to 3 ms out of order."""
-SPREAD_NS = 10_000_000_000
-"""Connections opened when a process starts all wait at once; waits over more than 10 s are no such thing."""
-
-_USES_CONNECTION = (OperationClass.DATABASE, OperationClass.DATABASE_SESSION)
 
 
 class PoolWait(Detector):
@@ -68,27 +57,26 @@ class PoolWait(Detector):
             if node.span.operation_class != OperationClass.POOL or not node.awaited:
                 continue
             timed_out = node.span.outcome == "timeout"
-            opens = any(child.span.operation_class in _USES_CONNECTION for child in node.children)
-            if timed_out or (not opens and node.duration_ns >= self.settings.min_wait_ms * 1e6):
+            if timed_out or (not node.opens_connection and node.duration_ns >= self.settings.min_wait_ms * 1e6):
                 yield Occurrence(
                     operation=f"pool of {node.span.peer or 'database'}",
                     offenders=(node,),
                     edit=Edit(durations_ns={node.span.span_id: min(node.duration_ns, CHECKOUT_NS)}),
                     cost_ns=node.duration_ns,
                     note=f"{'gave up after' if timed_out else 'waited'} {duration_text(node.duration_ns)}",
-                    facts={"wait": node.duration_ns, "timeout": float(timed_out)},
+                    facts={
+                        "wait": node.duration_ns,
+                        "timeout": float(timed_out),
+                        "handed": float(node.opens_connection is False),
+                    },
                 )
 
     def verdict(self, group: Group) -> Verdict | None:
         timeouts = sum(int(flag) for flag in group.facts("timeout"))
         if group.requests < self.settings.min_requests and not timeouts:
             return None
-        handed = _handed_over(group)
-        waits = [occurrence.offenders[0] for _, occurrence in group.found]
-        spread_ns = max(node.end_ns for node in waits) - min(node.end_ns for node in waits)
-        if not timeouts and handed < 0.3 and spread_ns < SPREAD_NS:
-            return None
         wait = group.facts("wait")
+        handed = sum(group.facts("handed"))
         database = group.operation.removeprefix("pool of ")
         return Verdict(
             title=f"Stop requests of {group.service} waiting for connections to {database}",
@@ -99,53 +87,18 @@ class PoolWait(Detector):
                 + (f"; {timeouts} gave up waiting (a timeout of the pool, not of the database)" if timeouts else "")
                 + ". Their queries are not what takes the time."
             ),
-            confidence=HIGH if timeouts or (handed >= 0.5 and group.requests >= 10) else MEDIUM,
+            confidence=HIGH if timeouts or handed >= 10 else MEDIUM if handed else LOW,
             confidence_reason=(
                 "Checkouts ended in the pool's own timeout."
                 if timeouts
-                else f"{share_text(handed)} of the waits end just when another request gives its connection back."
+                else "The waits end just as another request gives its connection back, which openings do not."
                 if handed
-                else "The waits come back over time, so they are not connections being opened at start-up."
+                else "Not every request is kept, so some of these may open a connection instead."
             ),
             assumption="Checkouts take at most 1 ms. Requests that wait less also free their connection sooner.",
             fix=_FIX,
             bound=AT_LEAST,
         )
-
-
-def _handed_over(group: Group) -> float:
-    """Share of the waits during which others of the process held connections and that one of them ended by letting go.
-
-    Others are the sampled requests of the service: where the sample is thin this share is too low, never too high.
-    """
-    held: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
-    for request in (request for sample in group.samples for request in sample.requests):
-        own = list(request.root.own_nodes())
-        used = [node.end_ns for node in own if node.span.operation_class in _USES_CONNECTION]
-        taken = [node.end_ns for node in own if node.span.operation_class == OperationClass.POOL]
-        if used and taken:
-            held[request.root.span.instance].append((min(taken), max(used), id(request)))
-    handed = 0
-    for request, occurrence in group.found:
-        wait = occurrence.offenders[0]
-        others = [
-            (taken_ns, released_ns)
-            for taken_ns, released_ns, holder in held[request.root.span.instance]
-            if holder != id(request) and taken_ns < wait.end_ns and released_ns > wait.start_ns
-        ]
-        let_go = any(wait.end_ns - HAND_OFF_NS <= released_ns <= wait.end_ns + SLACK_NS for _, released_ns in others)
-        handed += let_go and _covered_ns(wait, others) >= wait.duration_ns / 2
-    return handed / len(group.found)
-
-
-def _covered_ns(wait: Node, others: list[tuple[int, int]]) -> int:
-    covered, edge = 0, wait.start_ns
-    for start_ns, end_ns in sorted(others):
-        start_ns, end_ns = max(start_ns, edge), min(end_ns, wait.end_ns)
-        if end_ns > start_ns:
-            covered += end_ns - start_ns
-            edge = end_ns
-    return covered
 
 
 _FIX = Fix(

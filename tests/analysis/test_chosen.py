@@ -22,6 +22,14 @@ SECOND_NS = 1_000_000_000
 MS = 1_000_000
 
 
+HOLDER = """
+    orders  GET /report  2..{end}
+      orders  checkout  2.1..2.4 pool
+      orders  SELECT sum FROM y  2.5..{end} db
+"""
+"""Has the pool's one connection while others wait for it."""
+
+
 def drawn(wait_ms: float, work_ms: float) -> str:
     end = 10 + wait_ms + work_ms
     return f"""
@@ -29,6 +37,7 @@ def drawn(wait_ms: float, work_ms: float) -> str:
       orders  GET /order  2..{end + 2}
         orders  checkout  4..{5 + wait_ms} pool
         orders  SELECT x FROM y WHERE id = $1  {6 + wait_ms}..{6 + wait_ms + work_ms} db
+    {HOLDER.format(end=4 + wait_ms) if wait_ms else ""}
     """
 
 

@@ -136,18 +136,6 @@ def test_calls_of_one_operation_are_another_problem() -> None:
     assert found("serial-calls", repeated(text, 30)) == []
 
 
-def test_connections_opened_at_start_are_no_pool_wait() -> None:
-    text = """
-    a  GET /x  0..300
-      a  checkout  2..120 pool
-      a  SELECT 1  121..125 db
-    """
-    at_start = repeated(text, 10, apart_ns=20_000_000)
-    assert found("pool-wait", at_start) == []
-    over_time = repeated(text, 10, apart_ns=5_000_000_000)
-    assert len(found("pool-wait", over_time)) == 1
-
-
 def test_a_pool_timeout_is_certain_even_once() -> None:
     text = """
     a  GET /x  0..1010 error
@@ -156,24 +144,3 @@ def test_a_pool_timeout_is_certain_even_once() -> None:
     finding = found("pool-wait", repeated(text, 1))[0]
     assert finding.confidence == "high"
     assert "of the pool, not of the database" in finding.message
-
-
-def test_waits_that_end_as_another_request_lets_go_are_hand_offs() -> None:
-    holder = """
-    a  GET /x  0..205
-      a  checkout  1..2 pool
-      a  SELECT 1  3..200 db
-    """
-    waiter = """
-    a  GET /x  0..405
-      a  checkout  1..201 pool
-      a  SELECT 1  202..400 db
-    """
-    traces = (repeated(holder, 1) + repeated(waiter, 1)) * 12
-    traces = [
-        [s._replace(trace_id=f"{n:032x}", start_ns=s.start_ns + (n // 2) * 500_000_000) for s in trace]
-        for n, trace in enumerate(traces)
-    ]
-    finding = found("pool-wait", traces)[0]
-    assert finding.confidence == "high"
-    assert finding.gain.bound == "at least"
