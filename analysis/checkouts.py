@@ -142,9 +142,8 @@ _TO_THE_END = """
         from held join requests on requests.trace_id = held.trace_id and requests.service = held.service
         where requests.start_ns between $first_ns and held.asked_ns
           and requests.start_ns + requests.duration_ns >= held.released_ns
-          and not exists (
-              select 1 from near where near.process = held.process and near.peer = held.peer
-                 and near.operation_class = 'database_session'
+          and (held.process, held.peer) not in (
+              select (process, peer) from near where operation_class = 'database_session'
           )
         group by held.process, held.peer, held.trace_id, held.asked_ns, held.taken_ns
     ) as holds
@@ -175,8 +174,10 @@ def _holds_near(spans: Spans, checkouts: Mapping[Pool, Sequence[Node]]) -> tuple
     )
     spans.keep("held", _HELD)
     found: defaultdict[Pool, list[Holds]] = defaultdict(list)
-    first_ns -= _LONGEST_REQUEST_NS
-    for number, peer, *times in [*spans.arrays(_TO_THE_LAST_QUERY), *spans.arrays(_TO_THE_END, first_ns=first_ns)]:
+    for number, peer, *times in spans.arrays(_TO_THE_LAST_QUERY):
         found[*processes[number], peer].append(Holds(*times))
+    if not all(holds.crowded for (holds,) in found.values()):
+        for number, peer, *times in spans.arrays(_TO_THE_END, first_ns=first_ns - _LONGEST_REQUEST_NS):
+            found[*processes[number], peer].append(Holds(*times))
     [(most,)] = spans.rows("select coalesce(max(adjusted_count), 1) as most from near order by most")
     return most == 1, found
