@@ -11,7 +11,7 @@ from analysis.errors import NotFound
 from analysis.neighbours import trace_among_neighbours
 from analysis.node import Node
 from analysis.semantics import OperationClass, RequestClass
-from analysis.span import Spans
+from analysis.span import Kind, Spans
 from analysis.trace import Trace
 from analysis.trace_reports import SpanDetail, TraceReport, TraceSpanRow, TraceStart
 
@@ -114,7 +114,12 @@ def _depths(nodes: Sequence[Node]) -> dict[int, int]:
 
 def _attempt_ordinals(nodes: Sequence[Node]) -> dict[int, int]:
     ordinals: dict[int, int] = {}
+    retried = {(node.span.service, node.span.message_id) for node in nodes if node.span.attempt > 1}
     for node in nodes:
+        # A job's first run says nothing of attempts; those after it have the same message.
+        said = (node.span.service, node.span.message_id) in retried and node.span.kind == Kind.CONSUMER
+        if said and node.span.message_id and node.span.attempt <= 1:
+            ordinals[id(node)] = 1
         for group in attempt_groups(node):
             for position, attempt in enumerate(group.attempts):
                 ordinals[id(attempt)] = position + 1

@@ -6,8 +6,10 @@ import pytest
 
 from analysis.errors import NotFound
 from analysis.ledger import Category
+from analysis.span import Kind
 from analysis.trace import build_trace
 from analysis.trace_view import span_detail, trace_report, view
+from tests.captures import capture
 from tests.random_traces import span
 from tests.sketched import drawn_trace
 from tests.stored import sketched_batch, stored
@@ -78,3 +80,17 @@ def test_everything_that_was_said_about_a_span() -> None:
             span_detail(spans, report.trace_id, 5)
         with pytest.raises(NotFound, match="no span of trace"):
             trace_report(spans, "f" * 32)
+
+
+@pytest.mark.parametrize("mode", ["new", "old"])
+def test_the_first_run_of_a_job_that_was_retried_is_attempt_1(mode: str) -> None:
+    with capture("11_celery", mode) as spans:
+        ids = spans.rows("select distinct replace(trace_id::varchar, '-', '') as id from spans order by id")
+        rows = [row for (trace_id,) in ids for row in trace_report(spans, trace_id).rows]
+    attempts: dict[str, list[int]] = {}
+    for row in rows:
+        if row.kind == Kind.CONSUMER:
+            attempts.setdefault(row.name, []).append(row.attempt)
+    assert attempts["run/cel.flaky"] == [1, 2, 3]
+    assert attempts["run/cel.exhausts"] == [1, 2]
+    assert attempts["run/cel.bad"] == [0]
