@@ -2,7 +2,8 @@
 
 A checkout with driver spans below it opens the first connection of its engine. The ones that open later connections
 have nothing below them and look like waits: a wait is one during which as many connections were in use as the pool
-ever had, and that ended as one of them was let go. Where only a share of requests is kept that cannot be told.
+had at any time near it, and that ended as one of them was let go. Where only a share of requests is kept that cannot
+be told.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _JUDGED = 100
 _SECOND_NS = 1_000_000_000
 _BEFORE_S = 2
 _LONGEST_REQUEST_NS = 60 * _SECOND_NS
+"""How long before those seconds a request may have begun that still holds its connection: servers time out by then."""
 
 _IN_TRANSIT = 0.1
 """Share of a busy pool's connections that may be on their way from one request to the next, in use by neither."""
@@ -118,7 +120,7 @@ _NEAR = f"""
 # A connection counts as one of the pool's from when its opening begins.
 _HELD = """
     select taken.process, taken.service, taken.peer, taken.trace_id, taken.start_ns as asked_ns,
-           case when taken.span_id in (select parent_span_id from near where operation_class = 'database_session')
+           case when taken.span_id in (select parent_span_id from near where operation_class <> 'pool')
                 then taken.start_ns else taken.end_ns end as taken_ns,
            max(used.end_ns) as released_ns
     from (select * from near where operation_class <> 'pool') as used

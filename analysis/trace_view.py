@@ -116,9 +116,10 @@ def _attempt_ordinals(nodes: Sequence[Node]) -> dict[int, int]:
     ordinals: dict[int, int] = {}
     retried = {(node.span.service, node.span.message_id) for node in nodes if node.span.attempt > 1}
     for node in nodes:
-        # A job's first run says nothing of attempts; those after it have the same message.
-        said = (node.span.service, node.span.message_id) in retried and node.span.kind == Kind.CONSUMER
-        if said and node.span.message_id and node.span.attempt <= 1:
+        span = node.span
+        # Celery numbers a job's runs from the second on, under one message id.
+        first_run = span.kind == Kind.CONSUMER and span.message_id and span.attempt <= 1
+        if first_run and (span.service, span.message_id) in retried:
             ordinals[id(node)] = 1
         for group in attempt_groups(node):
             for position, attempt in enumerate(group.attempts):

@@ -76,7 +76,8 @@ class PoolWait(Detector):
         if group.requests < self.settings.min_requests and not timeouts:
             return None
         wait = group.facts("wait")
-        handed = sum(group.facts("handed"))
+        handed = group.facts("handed")
+        handed_share = sum(handed) / len(handed)
         database = group.operation.removeprefix("pool of ")
         return Verdict(
             title=f"Stop requests of {group.service} waiting for connections to {database}",
@@ -87,12 +88,14 @@ class PoolWait(Detector):
                 + (f"; {timeouts} gave up waiting (a timeout of the pool, not of the database)" if timeouts else "")
                 + ". Their queries are not what takes the time."
             ),
-            confidence=HIGH if timeouts or handed >= 10 else MEDIUM if handed else LOW,
+            confidence=(
+                HIGH if timeouts or (handed_share >= 0.5 and sum(handed) >= 10) else MEDIUM if handed_share else LOW
+            ),
             confidence_reason=(
                 "Checkouts ended in the pool's own timeout."
                 if timeouts
-                else "The waits end just as another request gives its connection back, which openings do not."
-                if handed
+                else f"{share_text(handed_share)} of the waits end just as another request gives its connection back."
+                if handed_share
                 else "Not every request is kept, so some of these may open a connection instead."
             ),
             assumption="Checkouts take at most 1 ms. Requests that wait less also free their connection sooner.",
