@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from analysis.contrast_facts import CALLS, Facts, Place, is_symptom
 from analysis.endpoint_reports import Contrasts, NumberContrast, ValueContrast
@@ -167,8 +168,8 @@ def _number_rows(
         NumberContrast(
             service=place.service,
             key=place.key,
-            tail_median=sorted(slow)[len(slow) // 2],
-            body_median=sorted(normal)[len(normal) // 2],
+            tail_median=median(slow),
+            body_median=median(normal),
             larger_share=dominance,
             false_discovery_rate=rate,
             symptom=is_symptom(place.key),

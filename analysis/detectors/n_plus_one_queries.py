@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from statistics import median, median_high
 
 from analysis.detector import HIGH, MEDIUM, Detector, Group, Occurrence, Verdict
 from analysis.node import Node
@@ -84,12 +85,12 @@ class NPlusOneQueries(Detector):
                         yield _occurrence(operation, run)
 
     def verdict(self, group: Group) -> Verdict | None:
-        costs = sorted(occurrence.cost_ns for _, occurrence in group.found)
-        if costs[len(costs) // 2] < self.settings.min_total_ms * 1e6:
+        median_cost_ns = median(occurrence.cost_ns for _, occurrence in group.found)
+        if median_cost_ns < self.settings.min_total_ms * 1e6:
             return None
-        median_cost = duration_text(costs[len(costs) // 2])
+        median_cost = duration_text(median_cost_ns)
         counts = group.facts("count")
-        typical, most = counts[len(counts) // 2], counts[-1]
+        typical, most = median_high(counts), counts[-1]
         proven = group.facts("literals")[-1] > 1
         varies = len(counts) >= 10 and most >= 1.5 * counts[0]
         if proven:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from statistics import median
 
 from analysis.checkouts import CHECKOUT_NS
 from analysis.detector import AT_LEAST, HIGH, LOW, MEDIUM, Detector, Group, Occurrence, Verdict
@@ -84,7 +85,7 @@ class PoolWait(Detector):
             message=(
                 f"{share_text(group.share)} of the requests to {group.where} wait "
                 f"{duration_text(self.settings.min_wait_ms * 1e6)} or longer for a connection, "
-                f"{duration_text(wait[len(wait) // 2])} in the median of those and {duration_text(wait[-1])} at most"
+                f"{duration_text(median(wait))} in the median of those and {duration_text(wait[-1])} at most"
                 + (f"; {timeouts} gave up waiting (a timeout of the pool, not of the database)" if timeouts else "")
                 + ". Their queries are not what takes the time."
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from statistics import median
 
 from analysis.attempt_groups import AttemptGroup, attempt_groups
 from analysis.detector import AT_MOST, HIGH, LOW, MEDIUM, Detector, Group, Occurrence, Verdict
@@ -61,12 +62,12 @@ class RetryWithoutBackoff(Detector):
     def verdict(self, group: Group) -> Verdict | None:
         pauses = group.facts("pause")
         retried = len(group.found)
-        median_ns = pauses[len(pauses) // 2]
+        median_ns = median(pauses)
         if retried < self.settings.min_calls or median_ns > self.settings.max_backoff_ms * 1e6:
             return None
         attempts = sum(int(count) for count in group.facts("attempts"))
         exhausted = sum(int(flag) for flag in group.facts("exhausted"))
-        wasted = sorted(occurrence.cost_ns for _, occurrence in group.found)
+        wasted_ns = median(occurrence.cost_ns for _, occurrence in group.found)
         callee = group.operation
         return Verdict(
             title=f"Stop repeating failed calls to {callee} at once",
@@ -74,7 +75,7 @@ class RetryWithoutBackoff(Detector):
                 f"{group.where} repeats failed calls to {callee} after "
                 f"{duration_text(median_ns)} in the median: {attempts} attempts for {retried} sampled calls "
                 f"({share_text(group.share)} of its requests), of which {exhausted} failed in the end. Failed attempts "
-                f"take {duration_text(wasted[len(wasted) // 2])} of such a request."
+                f"take {duration_text(wasted_ns)} of such a request."
             ),
             confidence=HIGH if retried >= 10 else MEDIUM if retried >= 5 else LOW,
             confidence_reason=f"Measured on {retried} retried calls; the longest pause: {duration_text(pauses[-1])}.",
@@ -101,7 +102,7 @@ def _occurrence(parent: Node, group: AttemptGroup) -> Occurrence:
         note=f"{len(group.attempts)} attempts, pauses {', '.join(duration_text(pause) for pause in pauses[:5])}"
         + (", all failed" if group.exhausted else ""),
         facts={
-            "pause": sorted(pauses)[len(pauses) // 2],
+            "pause": median(pauses),
             "attempts": len(group.attempts),
             "exhausted": float(group.exhausted),
         },

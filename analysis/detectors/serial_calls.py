@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from statistics import median
 
 from analysis.detector import AT_MOST, LOW, MEDIUM, Detector, Group, Occurrence, Verdict
 from analysis.node import Node
@@ -79,8 +80,7 @@ class SerialCalls(Detector):
             )
 
     def verdict(self, group: Group) -> Verdict | None:
-        savings = group.facts("saving")
-        median_ns = savings[len(savings) // 2]
+        median_ns = median(group.facts("saving"))
         if median_ns < self.settings.min_saving_ms * 1e6:
             return None
         calls = group.found[0][1].offenders
