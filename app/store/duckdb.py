@@ -12,9 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import duckdb
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from analysis.span import Window
 from app.otlp.columns import Batch, Tally
@@ -25,12 +22,11 @@ from app.store.duplicates import RecentSpans
 from app.store.migrate import migrate
 from app.store.reading import DuckSpans
 from app.store.recovery import files_set_aside, open_database
+from app.store.remembered import Remembered, hold_candidates
 from app.store.shapes import ShapeIds, ShapesOfTransaction
 
 _LOG = logging.getLogger("spanwise.store")
 _RECENT_DATASETS = 4
-_LIVE_SPANS_COUNTED_EXACTLY = 500_000
-_LIVE_COUNTS_KEPT_S = 10.0
 _READERS_LEAVE_S = 5.0
 _IMPORT_LEAVES_S = 5.0
 _OPEN_AGAIN_EVERY_S = 1.0
@@ -49,12 +45,7 @@ class DuckStore:
         self._state_lock = threading.Lock()
         self._readers: set[DuckSpans] = set()
         self._recent: dict[int, RecentSpans] = {}
-        self._candidates: dict[int, bool] = {}
-        # Versions go on from the clock, so that what a browser kept from an earlier run is never taken for current.
-        self._first_version = time.time_ns() // 1_000
-        self._versions: dict[int, int] = {}
-        self._deletions: dict[int, int] = {}
-        self._live: tuple[float, int, Dataset] | None = None
+        self._remembered = Remembered()
         self._references = writing.KnownReferences()
         self._closed = False
         self._down = ""
@@ -82,7 +73,7 @@ class DuckStore:
             shapes.committed()
             recent.add(written.hashes, written.starts)
             if written.appended.inserted:
-                self._changed(dataset_id, batches)
+                self._remembered.changed(dataset_id, hold_candidates(batches))
         return written.appended
 
     def import_dataset(self, name: str, kind: str, source: str, format_name: str, batches: Iterable[Batch]) -> Dataset:
@@ -124,11 +115,7 @@ class DuckStore:
             self._shapes.clear()
             with self._state_lock:
                 self._recent.pop(dataset_id, None)
-                self._candidates.pop(dataset_id, None)
-                self._deletions[dataset_id] = self._deletions.get(dataset_id, 0) + 1
-                # Its counts may be 10 s old otherwise.
-                self._live = None
-            self._changed(dataset_id, ())
+            self._remembered.deleted(dataset_id)
 
     @contextmanager
     def read(self, dataset_id: int, window: Window, timeout_s: float) -> Iterator[DuckSpans]:
@@ -155,13 +142,11 @@ class DuckStore:
 
     def version(self, dataset_id: int) -> int:
         """A number that changes whenever spans of the dataset do: the high-water mark that caches key on."""
-        with self._state_lock:
-            return self._versions.get(dataset_id, self._first_version)
+        return self._remembered.version(dataset_id)
 
     def deletions(self, dataset_id: int) -> int:
         """A number that changes whenever spans of the dataset are deleted: nothing older may be shown any more."""
-        with self._state_lock:
-            return self._deletions.get(dataset_id, 0)
+        return self._remembered.deletions(dataset_id)
 
     def size_bytes(self) -> int:
         """Bytes on disk: file and write-ahead log; 0 for a store in memory."""
@@ -300,9 +285,7 @@ class DuckStore:
         self._references.clear()
         with self._state_lock:
             self._recent.clear()
-            self._candidates.clear()
-            self._versions.clear()
-            self._first_version = time.time_ns() // 1_000
+        self._remembered.start_anew()
         try:
             self._open()
         except StoreError as error:
@@ -373,35 +356,23 @@ class DuckStore:
                 del self._recent[next(iter(self._recent))]
         return recent
 
-    def _changed(self, dataset_id: int, batches: Sequence[Batch]) -> None:
-        # Batches that were decoded together share their shapes.
-        candidates = any(map(_holds_candidate, {id(batch.shapes): batch for batch in batches}.values()))
-        with self._state_lock:
-            self._versions[dataset_id] = self._versions.get(dataset_id, self._first_version) + 1
-            if candidates:
-                self._candidates[dataset_id] = True
-
     def _has_candidates(self, dataset_id: int) -> bool:
-        known = self._candidates.get(dataset_id)
+        known = self._remembered.candidates(dataset_id)
         if known is None:
             version = self.version(dataset_id)
             with self._reading() as connection:
                 known = datasets.has_candidates(connection, dataset_id)
-            with self._state_lock:
-                if known or version == self._versions.get(dataset_id, self._first_version):
-                    self._candidates[dataset_id] = known
+            self._remembered.looked_up(dataset_id, version, known)
         return known
 
     def _counted_live(self, connection: duckdb.DuckDBPyConnection, live: Dataset) -> Dataset:
-        now, version, known = time.monotonic(), self.version(LIVE), self._live
+        known = self._remembered.live_counts()
         if known is not None:
-            counted_at, counted_version, dataset = known
-            large = dataset.span_count > _LIVE_SPANS_COUNTED_EXACTLY
-            if counted_version == version or (large and now - counted_at < _LIVE_COUNTS_KEPT_S):
-                return dataset
-        dataset = datasets.counted(connection, live)
-        self._live = (now, version, dataset)
-        return dataset
+            return known
+        began_s, version = time.monotonic(), self.version(LIVE)
+        counted = datasets.counted(connection, live)
+        self._remembered.live_counted(version, began_s, counted)
+        return counted
 
     def _import(
         self,
@@ -430,7 +401,7 @@ class DuckStore:
                     duplicates=batch.tally.duplicates + repeated,
                 )
             )
-            candidates = candidates or _holds_candidate(batch)
+            candidates = candidates or hold_candidates([batch])
             references.add(batch)
             self._check_room()
         dataset = datasets.insert(connection, dataset_id, name, kind, source, format_name, tally)
@@ -441,12 +412,5 @@ class DuckStore:
             self._commit(writer)
             self._commit(connection)
         shapes.committed()
-        with self._state_lock:
-            self._candidates[dataset_id] = candidates
-        self._changed(dataset_id, ())
+        self._remembered.imported(dataset_id, candidates)
         return dataset
-
-
-def _holds_candidate(batch: Batch) -> bool:
-    classes: pa.ChunkedArray = batch.shapes["request_class"]
-    return bool(np.any(pc.equal(classes, "candidate").to_numpy()))
